@@ -1,0 +1,5 @@
+"""What the author of a handler imports; nothing here starts a thread or loads Kafka's library."""
+
+from bridge.errors import PermanentError, RetryableError
+
+__all__ = ["PermanentError", "RetryableError"]
