@@ -1,13 +1,15 @@
 """The three services, called as a worker calls them."""
 
+import asyncio
 import math
+import selectors
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge import PermanentError
-from consumers import airports, greeter
+from bridge import Context, PermanentError
+from consumers import airports, greeter, work
 
 NORTH_POLE = (90.0, 0.0)
 NOWHERE = float("nan")
@@ -20,6 +22,25 @@ async def test_the_greeter_greets() -> None:
 async def test_the_greeter_refuses_nobody() -> None:
     with pytest.raises(PermanentError, match="nobody to greet"):
         await greeter.handle({"name": ""})
+
+
+def test_work_takes_a_second_a_dot_and_tells_of_each() -> None:
+    told: list[tuple[float | None, str]] = []
+    context = Context(request_id="test", report=lambda *progress: told.append(progress))
+    loop = LeapingLoop()
+
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        reply = runner.run(work.handle({"task": "a.b.c.d."}, context))
+
+    assert reply == {"task": "a.b.c.d.", "seconds": 4}
+    assert loop.time() == pytest.approx(4)
+    assert told == [(0.25, "1 of 4 s"), (0.5, "2 of 4 s"), (0.75, "3 of 4 s"), (1.0, "4 of 4 s")]
+
+
+async def test_work_without_a_dot_is_done_at_once() -> None:
+    reply = await work.handle({"task": ""}, Context(request_id="test"))
+
+    assert reply == {"task": "", "seconds": 0}
 
 
 async def test_an_airport_is_found_with_all_its_facts() -> None:
@@ -83,3 +104,31 @@ def haversine_km(latitude: float, longitude: float, airport: airports.Airport) -
         + math.cos(north) * math.cos(south) * math.sin(east / 2) ** 2
     )
     return 2 * airports.EARTH_RADIUS_KM * math.asin(math.sqrt(min(1.0, square)))
+
+
+class LeapingLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock leaps over every wait."""
+
+    def __init__(self) -> None:
+        self._leapt_s = 0.0
+        super().__init__(LeapingSelector(self))
+
+    def time(self) -> float:
+        return self._leapt_s
+
+    def leap(self, seconds: float) -> None:
+        self._leapt_s += seconds
+
+
+class LeapingSelector(selectors.SelectSelector):
+    """Looks at what is ready; where nothing is, the time-out has passed at once."""
+
+    def __init__(self, loop: LeapingLoop) -> None:
+        super().__init__()
+        self._loop = loop
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if not ready and timeout:
+            self._loop.leap(timeout)
+        return ready
