@@ -1,0 +1,58 @@
+"""The embedded Kafka as a program: prints `ready HOST:PORT`, runs until SIGTERM or Ctrl-C.
+
+python -m bridge.embedded --data FOLDER [--port 0] [--nodes 3] [--jit]
+"""
+
+import argparse
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+from bridge.embedded import Jars, open_kafka
+from bridge.errors import EmbeddedKafkaError
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bridge.embedded", description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder for records and logs")
+    parser.add_argument("--port", type=int, default=9092, help="0: a free one")
+    parser.add_argument("--nodes", type=int, default=1, choices=[1, 3])
+    parser.add_argument("--jit", action="store_true", help="leave the JIT whole, for benchmarks")
+    parser.add_argument("--cache", type=Path, default=Jars().cache, help="folder for Kafka's jars")
+    parser.add_argument("--repository", help="base URL of the Maven repository to fetch them from")
+    return parser.parse_args()
+
+
+async def _run(arguments: argparse.Namespace) -> None:
+    told = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, told.set)
+    async with open_kafka(
+        data=arguments.data,
+        port=arguments.port,
+        nodes=arguments.nodes,
+        jit=arguments.jit,
+        jars=Jars(cache=arguments.cache, repository=arguments.repository),
+        say=_say,
+    ) as kafka:
+        sys.stdout.write(f"ready {kafka.bootstrap}\n")
+        sys.stdout.flush()
+        await told.wait()
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+
+
+def _main() -> int:
+    try:
+        asyncio.run(_run(_parse()))
+    except EmbeddedKafkaError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main())

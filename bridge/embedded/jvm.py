@@ -1,0 +1,122 @@
+"""A JVM as a child process: started guarded, watched, stopped.
+
+Polled, not awaited: that works with every event loop, needs no thread and no child watcher, and
+the log, which says when Kafka is ready, has to be polled anyway.
+"""
+
+import asyncio
+import re
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bridge.embedded.guard import guarded
+from bridge.errors import EmbeddedKafkaError
+
+_POLL_S = 0.02
+_STOP_S = 20.0  # a node of three waits for the others; one alone takes 0.2 s
+_READY = "Kafka Server started"  # the last word of a start: ports open, broker unfenced
+_BAD = re.compile(r"^\S+ (?:ERROR|FATAL) ", re.MULTILINE)  # as log4j2.properties writes it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Jvm:
+    """A running JVM of ours.
+
+    Attributes:
+        process: The child; it leads a process group of its own, so a Ctrl-C is left to us.
+        log: What the program says.
+        output: What the JVM says, and the program before it has its log.
+    """
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    output: Path
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether the process is gone."""
+        return self.process.poll() is not None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether Kafka has said that it serves."""
+        return _READY in _text(self.log)
+
+    def death(self) -> EmbeddedKafkaError:
+        """Tell, of a JVM that has ended, why, and where to read more."""
+        code = self.process.returncode
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        complaint, file = _complaint(self.log, self.output)
+        return EmbeddedKafkaError(f"Kafka's Java {how}: {complaint} (more in {file})")
+
+
+def open_jvm(command: Sequence[str], *, log: Path, output: Path, keep: Sequence[int] = ()) -> Jvm:
+    """Start a JVM; the caller ends it with `stop`.
+
+    Args:
+        command: Java and its arguments.
+        log: Where the program writes its log; an older one is put aside, under `.old`.
+        output: Where standard output and standard error go; emptied first.
+        keep: File descriptors that stay open in the JVM.
+    """
+    if log.exists():
+        log.replace(log.with_suffix(".old"))
+    with output.open("wb") as sink:
+        process = subprocess.Popen(  # noqa: S603 - Java, with arguments of our own
+            guarded(command),
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            pass_fds=keep,
+            process_group=0,
+        )
+    return Jvm(process=process, log=log, output=output)
+
+
+async def wait_until(jvms: Sequence[Jvm], is_reached: Callable[[Jvm], bool]) -> None:
+    """Wait until something is true of every JVM.
+
+    Raises:
+        EmbeddedKafkaError: One ended before it was; the others go on.
+    """
+    for jvm in jvms:
+        while not is_reached(jvm):
+            for each in jvms:
+                if each.is_ended and not is_reached(each):
+                    raise each.death()
+            await asyncio.sleep(_POLL_S)
+
+
+async def stop(jvms: Sequence[Jvm]) -> None:
+    """Stop JVMs: ask all at once, and kill what is still there after 20 s, or on cancellation."""
+    for jvm in jvms:
+        jvm.process.terminate()
+    try:
+        async with asyncio.timeout(_STOP_S):
+            await wait_until(jvms, lambda jvm: jvm.is_ended)
+    except TimeoutError:
+        pass
+    finally:
+        for jvm in jvms:
+            jvm.process.kill()
+            jvm.process.wait()
+
+
+def _complaint(log: Path, output: Path) -> tuple[str, Path]:
+    """Find the line that says most about an end, and the file that it is in."""
+    text = _text(log)
+    errors = list(_BAD.finditer(text))
+    if errors:
+        first, *trace = text[errors[-1].end() :].splitlines()
+        causes = [line for line in trace if line.startswith("Caused by: ")]
+        named = [line for line in trace[:1] if not _BAD.match(line)]
+        return (causes or named or [first])[-1], log
+    lines = _text(output).splitlines()
+    telling = [line for line in lines if "Error" in line or "Exception" in line]
+    return (telling[:1] or lines[-1:] or ["it said nothing"])[0], output
+
+
+def _text(file: Path) -> str:
+    return file.read_text(errors="replace") if file.exists() else ""
