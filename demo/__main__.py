@@ -62,6 +62,7 @@ def main() -> int:
 def show(console: Console) -> None:
     """Start the bridge, ask it, print what came, stop it."""
     start_s = time.perf_counter()
+    LOG.unlink(missing_ok=True)
     console.print("Starting Kafka, the ingress and three workers (the first time takes longer) …")
     with open_dev(DATA, LOG) as dev:
         console.print(f"Ready after {time.perf_counter() - start_s:.1f} s: 127.0.0.1:{dev.port}\n")
@@ -128,8 +129,8 @@ def show_airports(console: Console, measured: Measured) -> None:
     """Print some capitals with their nearest airport."""
     capitals = load_capitals()
     table = Table(title="Capitals, some of them")
-    for name in ("capital", "country", "nearest airport"):
-        table.add_column(name, no_wrap=True)  # cut short where the terminal is narrow
+    for name, width in (("capital", 16), ("country", 16), ("nearest airport", 24)):
+        table.add_column(name, no_wrap=True, max_width=width)  # a terminal may have 80 columns
     table.add_column("IATA")
     table.add_column("km", justify="right")
     for number in range(0, len(capitals), -(-len(capitals) // SHOWN)):
