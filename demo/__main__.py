@@ -31,10 +31,12 @@ from bridge.errors import BridgeError
 from demo import DemoError
 from demo.client import CLIENTS, Client, Measured, ask_all, expect
 from demo.dev import open_dev
+from demo.topic import describe, read_trail
 
 DATA = Path(".bridge/demo")
 LOG = Path(".bridge/demo.log")
 LOG_LINES = 20
+SCHEMAS = Path("schemas")
 
 GREETINGS = 400
 TASKS = [".", "..", "."] * 3  # nine tasks in three workers' time, if they run side by side
@@ -68,27 +70,31 @@ def show(console: Console) -> None:
         console.print(f"Ready after {time.perf_counter() - start_s:.1f} s: 127.0.0.1:{dev.port}\n")
         client = Client(dev.port)
         try:
-            show_one(console, client)
+            request_id = show_one(console, client)
             measured = ask_many(console, dev.port)
             show_airports(console, measured["airports"])
             show_latencies(console, measured)
-            show_late(console, client)
+            late_id = show_late(console, client)
+            show_topics(console, dev.kafka, {"airports": request_id, "work": late_id})
         finally:
             client.close()
         console.print("\nStopping with SIGTERM …")
     console.print(f"Stopped cleanly. All of it took {time.perf_counter() - start_s:.1f} s.")
 
 
-def show_one(console: Console, client: Client) -> None:
-    """Send one request to each service, as a client would type it; all are warm then."""
+def show_one(console: Console, client: Client) -> str:
+    """Send one request to each service, so that all are warm; return the last one's ID."""
+    request_id = ""
     for service, request in (
-        ("greeter", {"name": "Ada"}),
-        ("airports", {"latitude": 52.52, "longitude": 13.405}),
         ("work", {"task": "nothing to do"}),
+        ("greeter", {"name": "Ada"}),
+        ("airports", {"latitude": -41.29, "longitude": 174.78}),
     ):
         answer = expect(client.ask(service, request), 200)
         console.print(f"POST /v1/services/{service}/requests {json.dumps(request)}", style="bold")
         console.print(f"{answer.status} {json.dumps(answer.body, ensure_ascii=False)}\n")
+        request_id = answer.headers["request-id"]
+    return request_id
 
 
 def ask_many(console: Console, port: int) -> dict[str, Measured]:
@@ -129,7 +135,7 @@ def show_airports(console: Console, measured: Measured) -> None:
     """Print some capitals with their nearest airport."""
     capitals = load_capitals()
     table = Table(title="Capitals, some of them")
-    for name, width in (("capital", 16), ("country", 16), ("nearest airport", 24)):
+    for name, width in (("capital", 16), ("country", 14), ("nearest airport", 24)):
         table.add_column(name, no_wrap=True, max_width=width)  # a terminal may have 80 columns
     table.add_column("IATA")
     table.add_column("km", justify="right")
@@ -151,14 +157,30 @@ def show_latencies(console: Console, measured: dict[str, Measured]) -> None:
     console.print(table)
 
 
-def show_late(console: Console, client: Client) -> None:
-    """Ask for more work than the client waits for, and fetch the reply later."""
+def show_late(console: Console, client: Client) -> str:
+    """Ask for more work than the client waits for, and fetch the reply later; return its ID."""
     answer = expect(client.ask("work", {"task": LONG_TASK}, prefer="wait=1"), 202)
     location = answer.headers["location"]
     console.print(f"\nA task of {len(LONG_TASK)} s, waited for 1 s:", style="bold")
     console.print(f"202 after {answer.took_s:.1f} s, Location: {location}", soft_wrap=True)
     answer = expect(client.get(location, prefer="wait=10"), 200)
     console.print(f"GET it with Prefer: wait=10: 200 after {answer.took_s:.1f} s {answer.body}")
+    return answer.headers["request-id"]
+
+
+def show_topics(console: Console, kafka: str, request_ids: dict[str, str]) -> None:
+    """Print what lies on Kafka for some requests: each is a record, and a short log of replies."""
+    for service, request_id in request_ids.items():
+        table = Table(title=f"\nOn Kafka, with the key {request_id}")
+        table.add_column("topic/partition/offset", overflow="fold")
+        table.add_column("headers, some", overflow="fold")
+        table.add_column("value, Avro decoded", overflow="fold")
+        trail = read_trail(kafka, service, request_id)
+        if not any(record.topic.endswith(".replies") for record in trail):
+            raise DemoError(f"found {len(trail)} records of {request_id}: want a request and a log")
+        for record in trail:
+            table.add_row(*describe(record, SCHEMAS))
+        console.print(table)
 
 
 def load_capitals() -> list[dict[str, str]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from demo import DemoError
 
 READY_S = 180.0  # the first start of all fetches Kafka (54 MB), later ones take some 5 s
-STOP_S = 30.0  # dev's own patience with its children, and then some
+STOP_S = 60.0  # twice dev's own patience with its children
 POLL_S = 0.1
 
 
