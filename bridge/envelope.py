@@ -290,7 +290,7 @@ def _request_id(found: dict[str, bytes], correlation: bytes | None, record: Reco
             raise RecordError(f"{REQUEST_ID} has {len(text.encode())} bytes: want 1 to 128")
         return text
     if correlation:
-        return correlation.hex()[: MAX_ID_BYTES]
+        return correlation.hex()[:MAX_ID_BYTES]
     return f"{record.topic}/{record.partition}/{record.offset}"
 
 

@@ -1,34 +1,34 @@
 """Every error the bridge raises, by who must act on it.
 
-    BridgeError
-    ├── CallerError                  the caller must change the request
-    │   ├── MalformedBodyError       400  not JSON, not UTF-8, too deep, a member twice
-    │   ├── MalformedHeaderError     400  a header we understand has a value we do not
-    │   ├── NotFoundError            404  no such route
-    │   ├── UnknownServiceError      404  no contract of that name
-    │   ├── UnknownRequestError      404  no trace of that request ID
-    │   ├── MethodNotAllowedError    405  the route exists, not with that method
-    │   ├── NotAcceptableError       406  no representation that the client accepts
-    │   ├── GoneError                410  the reply log is past its retention
-    │   ├── BodyTooLargeError        413  more bytes than the ingress or Kafka takes
-    │   ├── UriTooLongError          414  a request target beyond the limit
-    │   ├── UnsupportedMediaTypeError 415 not JSON in UTF-8, or an encoded body
-    │   ├── InvalidPayloadError      422  JSON, but not what the service's schema asks for
-    │   └── HeadersTooLargeError     431  more header bytes than the limit
-    ├── UnavailableError             nothing was written; the caller may simply try again
-    │   ├── OverloadedError          503  a queue or a limit is full
-    │   ├── DrainingError            503  this replica is stopping
-    │   └── BrokerDownError          503  Kafka refused or could not be reached
-    ├── OutcomeUnknownError          503  may or may not be written; look it up, or ask again
-    ├── HandlingError                the worker's handler said no
-    │   ├── RetryableError           the same request may succeed later
-    │   └── PermanentError           ends the request as `failed`
-    ├── RecordError                  a record on a topic cannot be read
-    ├── ContractError                the author of a service must change its files
-    └── OperatorError                the operator must change something
-        ├── SettingsError            the configuration
-        ├── TopicError               a topic is missing or has the wrong shape
-        └── EmbeddedKafkaError       the embedded Kafka cannot start
+BridgeError
+├── CallerError                  the caller must change the request
+│   ├── MalformedBodyError       400  not JSON, not UTF-8, too deep, a member twice
+│   ├── MalformedHeaderError     400  a header we understand has a value we do not
+│   ├── NotFoundError            404  no such route
+│   ├── UnknownServiceError      404  no contract of that name
+│   ├── UnknownRequestError      404  no trace of that request ID
+│   ├── MethodNotAllowedError    405  the route exists, not with that method
+│   ├── NotAcceptableError       406  no representation that the client accepts
+│   ├── GoneError                410  the reply log is past its retention
+│   ├── BodyTooLargeError        413  more bytes than the ingress or Kafka takes
+│   ├── UriTooLongError          414  a request target beyond the limit
+│   ├── UnsupportedMediaTypeError 415 not JSON in UTF-8, or an encoded body
+│   ├── InvalidPayloadError      422  JSON, but not what the service's schema asks for
+│   └── HeadersTooLargeError     431  more header bytes than the limit
+├── UnavailableError             nothing was written; the caller may simply try again
+│   ├── OverloadedError          503  a queue or a limit is full
+│   ├── DrainingError            503  this replica is stopping
+│   └── BrokerDownError          503  Kafka refused or could not be reached
+├── OutcomeUnknownError          503  may or may not be written; look it up, or ask again
+├── HandlingError                the worker's handler said no
+│   ├── RetryableError           the same request may succeed later
+│   └── PermanentError           ends the request as `failed`
+├── RecordError                  a record on a topic cannot be read
+├── ContractError                the author of a service must change its files
+└── OperatorError                the operator must change something
+    ├── SettingsError            the configuration
+    ├── TopicError               a topic is missing or has the wrong shape
+    └── EmbeddedKafkaError       the embedded Kafka cannot start
 """
 
 from collections.abc import Sequence

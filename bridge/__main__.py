@@ -1,0 +1,5 @@
+"""`python -m bridge` is `kbridge`."""
+
+from bridge.cli import main
+
+main()

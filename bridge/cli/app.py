@@ -1,0 +1,179 @@
+"""The commands of `kbridge`: what they take, and what `--help` says."""
+
+import asyncio
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from bridge.cli import processes as processes_
+from bridge.cli.dev import Dev, run_dev, run_kafka
+from bridge.cli.logs import set_up_logs
+from bridge.cli.topics import shapes_of
+from bridge.errors import TopicError
+from bridge.kafka import apply_topics, check_topics
+from bridge.registry import load_services
+from bridge.service import Service
+from bridge.settings import Settings, load
+
+app = typer.Typer(
+    name="kbridge",
+    help="HTTP to containers that open no port: requests and replies as durable records on Kafka.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+topics = typer.Typer(
+    help="Make, or verify, the topics that the services need.", no_args_is_help=True
+)
+app.add_typer(topics, name="topics")
+
+Kafka = Annotated[
+    str | None, typer.Option("--kafka", help="Bootstrap servers, host:port (BRIDGE_KAFKA).")
+]
+Port = Annotated[
+    int | None, typer.Option(help="TCP port of the ingress; 0 picks one (BRIDGE_PORT).")
+]
+Data = Annotated[Path, typer.Option(help="Folder that keeps the topics.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")]
+Schemas = Annotated[
+    str | None, typer.Option("--schemas", help="Folder of contracts (BRIDGE_SCHEMAS).")
+]
+Processes = Annotated[
+    int | None, typer.Option(help="Ingress processes that share the port (BRIDGE_PROCESSES).")
+]
+
+
+def _settings(**flags: object) -> Settings:
+    settings = load(os.environ, lambda path: Path(path).read_text(encoding="utf-8"), flags)
+    set_up_logs(settings.log_level)
+    return settings
+
+
+def _services(settings: Settings) -> dict[str, Service]:
+    return load_services(Path(settings.schemas))
+
+
+@app.command()
+def dev(
+    port: Port = None,
+    processes: Processes = None,
+    data: Data = Path(".bridge"),
+    fresh: Annotated[bool, typer.Option("--fresh", help="Empty the data folder first.")] = False,
+    kafka_port: Annotated[int, typer.Option(help="TCP port of the embedded Kafka.")] = 9092,
+    kafka: Kafka = None,
+) -> None:
+    """Run everything on this machine: Kafka, topics, an ingress, a worker per service.
+
+    Example: kbridge dev --port 8080
+    """
+    settings = _settings(port=port, processes=processes, kafka=kafka)
+    plan = Dev(
+        settings=settings,
+        services=_services(settings),
+        data=data,
+        is_fresh=fresh,
+        kafka_port=None if kafka else kafka_port,
+    )
+    asyncio.run(run_dev(plan, Console(highlight=False, soft_wrap=True)))
+
+
+@app.command("kafka")
+def kafka_alone(
+    port: Annotated[int, typer.Option(help="TCP port of the first node.")] = 9092,
+    nodes: Annotated[int, typer.Option(min=1, max=3, help="Brokers: 1 or 3.")] = 1,
+    data: Data = Path(".bridge"),
+) -> None:
+    """Run the embedded Kafka alone: a real Apache Kafka from pip packages.
+
+    Example: kbridge kafka --nodes 3
+    """
+    _settings()
+    asyncio.run(run_kafka(port, nodes, data, Console(highlight=False, soft_wrap=True)))
+
+
+@app.command()
+def ingress(
+    host: Annotated[str | None, typer.Option(help="Address to listen on (BRIDGE_HOST).")] = None,
+    port: Port = None,
+    processes: Processes = None,
+    kafka: Kafka = None,
+    schemas: Schemas = None,
+    socket_fd: Annotated[int | None, typer.Option("--socket-fd", hidden=True)] = None,
+) -> None:
+    """Run an ingress: HTTP on one side, Kafka on the other.
+
+    Example: kbridge ingress --host 0.0.0.0 --port 8080 --kafka kafka:9092
+    """
+    settings = _settings(host=host, port=port, processes=processes, kafka=kafka, schemas=schemas)
+    processes_.run_ingresses(settings, _services(settings), socket_fd)
+
+
+@app.command()
+def worker(
+    services: Annotated[
+        list[str], typer.Argument(help="Services to work for.", metavar="SERVICE...")
+    ],
+    handler: Annotated[
+        str | None,
+        typer.Option(help="module:function; default consumers.SERVICE:handle."),
+    ] = None,
+    kafka: Kafka = None,
+    schemas: Schemas = None,
+) -> None:
+    """Run a worker: takes requests of services, runs their handlers, answers. Opens no port.
+
+    Example: kbridge worker greeter --kafka kafka:9092
+    """
+    settings = _settings(kafka=kafka, schemas=schemas)
+    known = _services(settings)
+    unknown = [name for name in services if name not in known]
+    if unknown:
+        raise typer.BadParameter(
+            f"no service {', '.join(unknown)} in {settings.schemas}: there are {', '.join(known)}"
+        )
+    if handler is not None and len(services) > 1:
+        raise typer.BadParameter("--handler is for one service: run one worker for each")
+    asyncio.run(processes_.run_workers(settings, [known[name] for name in services], handler))
+
+
+@topics.command("apply")
+def topics_apply(kafka: Kafka = None, schemas: Schemas = None, as_json: Json = False) -> None:
+    """Create the topics that are missing; those that exist are left alone.
+
+    Example: kbridge topics apply --kafka kafka:9092
+    """
+    settings = _settings(kafka=kafka, schemas=schemas)
+    shapes = shapes_of(_services(settings))
+    made = asyncio.run(apply_topics(settings.client_config(), shapes))
+    if as_json:
+        typer.echo(json.dumps({"topics": [shape.name for shape in shapes], "created": made}))
+        return
+    for name in made:
+        typer.echo(f"created {name}")
+    typer.echo(f"{len(shapes)} topics are there, {len(made)} of them new")
+
+
+@topics.command("check")
+def topics_check(kafka: Kafka = None, schemas: Schemas = None, as_json: Json = False) -> None:
+    """Compare the topics with what the services need, and say which promise does not hold.
+
+    Exit 1 when a topic is missing or has another number of partitions.
+
+    Example: kbridge topics check
+    """
+    settings = _settings(kafka=kafka, schemas=schemas)
+    report = asyncio.run(check_topics(settings.client_config(), shapes_of(_services(settings))))
+    if as_json:
+        typer.echo(json.dumps({"wrong": report.wrong, "warnings": report.warnings}))
+    else:
+        for line in (*report.wrong, *report.warnings):
+            typer.echo(line)
+    if report.wrong:
+        raise TopicError(f"{len(report.wrong)} topic(s) are not as the services need them")
+    if not as_json:
+        typer.echo("the topics are as the services need them")

@@ -1,0 +1,55 @@
+"""What a handler is told about the request that it works on, and how it answers before the end."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+def _ignore(fraction: float | None, message: str) -> None:
+    """Progress that nobody asked for."""
+
+
+def _no_deadline() -> float:
+    return float("inf")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """One attempt at one request. Safe to use from the handler's own thread.
+
+    The defaults make `Context(request_id="test")` enough to try a handler by hand.
+
+    Attributes:
+        request_id: The request's name, the same on every attempt: the idempotency key to pass on
+            to whatever the handler calls.
+        attempt: Which try this is, from 1.
+        principal: Who asked, as the ingress authenticated it; None: not said.
+        replay: The replay that this request is part of; None: live work.
+        seconds_left: Seconds until nobody wants the answer, by broker time; see `deadline_s`.
+        report: Where `progress` goes.
+    """
+
+    request_id: str
+    attempt: int = 1
+    principal: str | None = None
+    replay: str | None = None
+    seconds_left: Callable[[], float] = _no_deadline
+    report: Callable[[float | None, str], None] = _ignore
+
+    @property
+    def deadline_s(self) -> float:
+        """Seconds left until nobody wants the answer any more; `inf` when there is no deadline."""
+        return self.seconds_left()
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether nobody wants the answer any more; a long handler may look, and stop early."""
+        return self.seconds_left() <= 0
+
+    def progress(self, fraction: float | None, message: str = "") -> None:
+        """Tell whoever follows the request how far it is; never blocks, never fails.
+
+        Args:
+            fraction: 0 to 1; None: not known.
+            message: For people.
+        """
+        self.report(fraction, message)

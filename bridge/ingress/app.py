@@ -1,0 +1,361 @@
+"""The HTTP side: routes, what they read from a request, and how an answer is written.
+
+The hot path is a plain Starlette route: no model, no dependency injection, one pass over headers
+and body. Middleware is pure ASGI, so that disconnects reach the routes.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import cast
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from bridge import ids, metrics
+from bridge.codec import parse_json, render_json
+from bridge.envelope import TRACE, Event
+from bridge.errors import (
+    BodyTooLargeError,
+    BridgeError,
+    HeadersTooLargeError,
+    MalformedHeaderError,
+    MethodNotAllowedError,
+    NotFoundError,
+    RecordError,
+    UnknownServiceError,
+    UriTooLongError,
+)
+from bridge.ingress import documents, problem
+from bridge.ingress.ask import Ingress, Limits, format_record, names
+from bridge.ingress.headers import check_accept, check_content, parse_deadline, parse_prefer
+from bridge.ingress.lanes import Followers, Lanes
+from bridge.kafka import Config, open_producer, open_reader
+from bridge.replylog import ReplyLog
+from bridge.service import Service
+
+OK, ACCEPTED, UNAVAILABLE = 200, 202, 503
+JSON = "application/json"
+PENDING_RETRY_S = "1"
+
+
+def make_app(
+    services: Mapping[str, Service],
+    config: Config,
+    lanes: Lanes,
+    limits: Limits,
+    *,
+    chance: Callable[[], int],
+    probe_s: float = 60.0,
+) -> Starlette:
+    """Make the ASGI application of one ingress process; its lifespan owns the Kafka clients."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[Mapping[str, object]]:
+        async with (
+            open_producer(config) as producer,
+            open_reader(config) as reader,
+            asyncio.TaskGroup() as tasks,
+        ):
+            ingress = Ingress(
+                producer=producer, reader=reader, lanes=lanes, limits=limits, chance=chance
+            )
+            ingress.followers = Followers(config, ingress.take)
+            holding = tasks.create_task(lanes.run(producer, ingress.take, probe_s=probe_s))
+            app.state.release = ingress.release
+            yield {"ingress": ingress}
+            ingress.release()
+            holding.cancel()
+
+    routes = Routes(services)
+    app = Starlette(
+        lifespan=lifespan,
+        routes=[
+            Route("/v1/services/{service}/requests", routes.post, methods=["POST"]),
+            Route("/v1/services/{service}/requests/{request_id}", routes.get, methods=["GET"]),
+            Route("/v1/services", routes.directory, methods=["GET"]),
+            Route("/v1/services/{service}", routes.service, methods=["GET"]),
+            Route("/schemas/ids/{schema_id}", routes.schema, methods=["GET"]),
+            Route("/healthz", routes.healthz, methods=["GET"]),
+            Route("/readyz", routes.readyz, methods=["GET"]),
+            Route("/metrics", routes.metrics, methods=["GET"]),
+            Route("/openapi.json", routes.openapi, methods=["GET"]),
+            Route("/docs", routes.docs, methods=["GET"]),
+        ],
+        exception_handlers={
+            BridgeError: _on_problem,
+            HTTPException: _on_http,
+            ClientDisconnect: _on_disconnect,
+            Exception: _on_bug,
+        },
+    )
+    app.state.release = lambda: None  # called on SIGTERM, perhaps before the lifespan has begun
+    app.add_middleware(LimitHeaders, limits=limits)
+    return app
+
+
+class Routes:
+    """The endpoints; each reads the request, asks the ingress, writes the answer."""
+
+    def __init__(self, services: Mapping[str, Service]) -> None:
+        self._services = services
+        self._openapi = msgspec.json.encode(documents.openapi(services))
+        self._page = documents.page(services)
+        self._schemas = documents.schemas(services)
+
+    async def post(self, request: Request) -> Response:
+        """Take a request; answer with its reply, or with where the reply will be."""
+        service = self._service(request)
+        ingress = ingress_of(request)
+        headers = request.headers
+        check_content(headers.get("content-type"), headers.get("content-encoding"))
+        check_accept(headers.get("accept"))
+        preference = parse_prefer(headers.get("prefer"), max_wait_s=ingress.limits.max_wait_s)
+        deadline_s = parse_deadline(headers.get("bridge-deadline"), default_s=service.deadline_s)
+        body = await _body(request, ingress.limits.max_body_bytes)
+        value = parse_json(body, max_depth=ingress.limits.max_depth)
+        encoded = service.encode(value)
+        new = ingress.new_request(service, deadline_s=deadline_s, trace=_trace(request))
+        record = format_record(service, new, service.key_of(value), encoded)
+        wait_s = service.wait_s if preference.wait_s is None else preference.wait_s
+        try:
+            if wait_s <= 0 or service.kind == "none":
+                await ingress.post(record, new)
+                log = ReplyLog()
+            else:
+                with metrics.ANSWER_SECONDS.labels(service.name).time():
+                    log = await ingress.ask(record, new, wait_s=wait_s)
+            response = render(service, new.request_id, log)
+        except BridgeError as error:
+            response = problem.render(error, request_id=new.request_id)
+            _locate(response, service, new.request_id, error)
+        if preference.applied:
+            response.headers["Preference-Applied"] = preference.applied
+        metrics.ANSWERS.labels(service.name, response.status_code).inc()
+        return response
+
+    async def get(self, request: Request) -> Response:
+        """Tell the state of a request, and its reply when it has one."""
+        service = self._service(request)
+        ingress = ingress_of(request)
+        check_accept(request.headers.get("accept"))
+        request_id = request.path_params["request_id"]
+        preference = parse_prefer(
+            request.headers.get("prefer"), max_wait_s=ingress.limits.max_wait_s
+        )
+        where = _where(request, request_id)
+        try:
+            log = await ingress.find(service, request_id, where, wait_s=preference.wait_s or 0.0)
+            response = render(service, request_id, log)
+        except BridgeError as error:
+            response = problem.render(error, request_id=request_id)
+        if preference.applied:
+            response.headers["Preference-Applied"] = preference.applied
+        metrics.ANSWERS.labels(service.name, response.status_code).inc()
+        return response
+
+    async def directory(self, _: Request) -> Response:
+        """List the services."""
+        found = [documents.describe(service) for service in self._services.values()]
+        return _json({"services": found})
+
+    async def service(self, request: Request) -> Response:
+        """Describe one service with its schemas."""
+        service = self._service(request)
+        return _json({**documents.describe(service), **documents.contracts(service)})
+
+    async def schema(self, request: Request) -> Response:
+        """Give a schema by ID, in the form of the Confluent registry."""
+        wanted = request.path_params["schema_id"]
+        found = self._schemas.get(int(wanted)) if wanted.isdigit() and len(wanted) <= 10 else None  # noqa: PLR2004
+        if found is None:
+            return _json({"error_code": 40403, "message": "Schema not found"}, status=404)
+        return _json({"schema": found})
+
+    async def healthz(self, _: Request) -> Response:
+        """Tell that the process lives; never depends on Kafka."""
+        return _json({"status": "alive"})
+
+    async def readyz(self, request: Request) -> Response:
+        """Tell whether a request can be taken now."""
+        trouble = ingress_of(request).lanes.trouble
+        if trouble is None:
+            return _json({"status": "ready"})
+        return _json({"status": "not ready", "reason": str(trouble)}, status=UNAVAILABLE)
+
+    async def metrics(self, _: Request) -> Response:
+        """Give all metrics in the Prometheus text format."""
+        content, media_type = metrics.render()
+        return Response(content, media_type=media_type)
+
+    async def openapi(self, _: Request) -> Response:
+        """Give the OpenAPI document."""
+        return Response(self._openapi, media_type=JSON)
+
+    async def docs(self, _: Request) -> Response:
+        """Show the services to people."""
+        return HTMLResponse(self._page)
+
+    def _service(self, request: Request) -> Service:
+        name = request.path_params["service"]
+        service = self._services.get(name)
+        if service is None:
+            raise UnknownServiceError(
+                f"no service {name[:100]!r}: there are {names(list(self._services))}"
+            )
+        return service
+
+
+def render(service: Service, request_id: str, log: ReplyLog) -> Response:
+    """Write what is known of a request: its reply, its problem, or where to look."""
+    last = log.last
+    headers = {"Request-Id": request_id, "Bridge-State": log.state}
+    if last is None:
+        headers["Location"] = location(service, request_id)
+        headers["Retry-After"] = PENDING_RETRY_S
+        body = msgspec.json.encode({"request_id": request_id, "state": log.state})
+        return Response(body, ACCEPTED, headers, JSON)
+    try:
+        if last.event is Event.COMPLETED:
+            return Response(_reply(service, log), OK, headers, JSON)
+        response = _ended(service, request_id, log)
+    except RecordError as unreadable:
+        response = problem.render(unreadable, request_id=request_id)
+    response.headers["Bridge-State"] = log.state
+    return response
+
+
+def _ended(service: Service, request_id: str, log: ReplyLog) -> Response:
+    if log.last is not None and log.last.event is Event.FAILED:
+        return problem.failed(service, log.last, request_id=request_id)
+    if log.last is not None and log.last.event is Event.CANCELLED:
+        return problem.cancelled(request_id=request_id)
+    return problem.expired(request_id=request_id)
+
+
+def _reply(service: Service, log: ReplyLog) -> bytes:
+    value = log.last.value if log.last is not None else None
+    if service.kind != "stream":
+        return render_json(service.decode_reply(value))
+    parts = [service.decode_reply(log.parts[number].value) for number in sorted(log.parts)]
+    reply = None if value is None else service.decode_reply(value)
+    return render_json({"parts": parts, "reply": reply})
+
+
+def location(service: Service, request_id: str) -> str:
+    """Return where a request's state and reply are."""
+    return f"/v1/services/{service.name}/requests/{request_id}"
+
+
+def ingress_of(request: Request) -> Ingress:
+    """Read the lifespan's state; ASGI leaves it untyped."""
+    return cast(Ingress, request.scope["state"]["ingress"])
+
+
+class LimitHeaders:
+    """Refuse targets and headers beyond the limits; httptools itself has none."""
+
+    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+        self._app = app
+        self._limits = limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or refuse it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        refusal: BridgeError | None = None
+        size = len(scope["raw_path"]) + len(scope["query_string"])
+        if size > self._limits.max_uri_bytes:
+            refusal = UriTooLongError(
+                f"the request target has {size} bytes: want at most {self._limits.max_uri_bytes}"
+            )
+        else:
+            size = sum(len(name) + len(value) for name, value in scope["headers"])
+            if size > self._limits.max_header_bytes:
+                refusal = HeadersTooLargeError(
+                    f"the headers have {size} bytes: want at most {self._limits.max_header_bytes}"
+                )
+        if refusal is None:
+            await self._app(scope, receive, send)
+        else:
+            await problem.render(refusal)(scope, receive, send)
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    """Read the body, counting what comes rather than believing Content-Length."""
+    length = request.headers.get("content-length", "")
+    chunks: list[bytes] = []
+    size = int(length) if length.isdigit() and int(length) > limit else 0
+    if size == 0:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > limit:
+                break
+            chunks.append(chunk)
+    if size > limit:
+        raise BodyTooLargeError(f"the body has {size} bytes or more: want at most {limit}")
+    return b"".join(chunks)
+
+
+def _trace(request: Request) -> tuple[tuple[str, bytes], ...]:
+    return tuple(
+        (name, request.headers[name].encode()) for name in TRACE if name in request.headers
+    )
+
+
+def _where(request: Request, request_id: str) -> ids.Address | None:
+    """Say where the log of an ID starts: the ID tells, or the query does for a foreign one."""
+    query = request.query_params
+    if "partition" not in query and "since_ms" not in query:
+        return ids.parse(request_id)
+    partition, since_ms = query.get("partition", ""), query.get("since_ms", "")
+    if not (partition.isdigit() and since_ms.isdigit() and len(partition + since_ms) <= 20):  # noqa: PLR2004
+        raise MalformedHeaderError(
+            "want ?partition=NUMBER&since_ms=UNIX_MILLISECONDS, both: an ID that the bridge did "
+            "not make says neither its lane nor its time"
+        )
+    return ids.Address(time_ms=int(since_ms), lane=int(partition))
+
+
+def _locate(response: Response, service: Service, request_id: str, error: BridgeError) -> None:
+    """A write of unknown outcome may yet be found: say where."""
+    if error.outcome == "unknown":
+        response.headers["Location"] = location(service, request_id)
+
+
+async def _on_problem(_: Request, error: Exception) -> Response:
+    if not isinstance(error, BridgeError):
+        raise error
+    return problem.render(error)
+
+
+async def _on_http(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    if error.status_code == MethodNotAllowedError.status:
+        response = problem.render(
+            MethodNotAllowedError(f"{request.method} is not for {request.url.path[:200]}")
+        )
+        response.headers.update(error.headers or {})
+        return response
+    return problem.render(NotFoundError(f"nothing at {request.scope['path'][:200]}: see /docs"))
+
+
+async def _on_disconnect(_: Request, __: Exception) -> Response:
+    """Answer nobody: the client left before its body was here, and nothing was written."""
+    return Response(status_code=MalformedHeaderError.status)
+
+
+async def _on_bug(_: Request, __: Exception) -> Response:
+    """Answer for an error of our own; it is logged by the server, never shown."""
+    return problem.render(BridgeError("an error of the bridge itself: see its log"))
+
+
+def _json(value: object, *, status: int = OK) -> Response:
+    return Response(msgspec.json.encode(value), status, media_type=JSON)

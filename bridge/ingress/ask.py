@@ -1,0 +1,308 @@
+"""Asking: a request is written, its reply awaited; or its reply log is looked up."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import structlog
+
+from bridge import ids, metrics
+from bridge.envelope import (
+    Event,
+    Record,
+    Reply,
+    Request,
+    format_request,
+    make_reply,
+    parse_reply,
+)
+from bridge.errors import BridgeError, GoneError, UnknownRequestError
+from bridge.ingress.lanes import Followers, Lanes
+from bridge.kafka import Producer, Reader, Send
+from bridge.replylog import ReplyLog
+from bridge.service import Service
+from bridge.waiting import WaitingRoom
+
+_log = structlog.get_logger("bridge.ingress")
+
+HAND_OFF_S = 2.0
+"""A `202` waits at most so long for the acknowledgement of `accepted`."""
+SEEK_MARGIN_MS = 2000
+"""A look-up starts so long before the ID's time: clocks of brokers and replicas differ a little."""
+SEEN_MARGIN_MS = 60_000
+"""Reading on after the last moment at which an event is to be expected."""
+EXPIRE_MARGIN_MS = 5000
+"""So long after its deadline a request without a last event is declared expired."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What the ingress grants.
+
+    Attributes:
+        waiters: Clients that may wait at once.
+        max_wait_s: Longest wait, seconds.
+        max_body_bytes: Largest body.
+        max_depth: Deepest JSON nesting.
+        max_header_bytes: Largest sum of header names and values.
+        max_uri_bytes: Longest request target.
+    """
+
+    waiters: int = 10_000
+    max_wait_s: float = 300.0
+    max_body_bytes: int = 1_000_000
+    max_depth: int = 64
+    max_header_bytes: int = 32_768
+    max_uri_bytes: int = 8192
+
+
+class Answer:
+    """One waiting client: the log so far, and a future that is done at its last event."""
+
+    __slots__ = ("log", "over")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.log = ReplyLog()
+        self.over: asyncio.Future[None] = loop.create_future()
+
+    def take(self, reply: Reply) -> None:
+        """Merge one event; the last one wakes the client."""
+        self.log.take(reply)
+        if self.log.last is not None:
+            self.stop()
+
+    def stop(self) -> None:
+        """Wake the client, whatever the log says."""
+        if not self.over.done():
+            self.over.set_result(None)
+
+
+class Ingress:
+    """What the routes ask; owned by the application's lifespan, used in its event loop only.
+
+    Args:
+        producer: Writes requests and `accepted` events.
+        reader: Reads lanes for look-ups.
+        lanes: Own lanes and broker time.
+        followers: Foreign lanes while someone waits.
+        limits: What is granted.
+        chance: Draws 62 random bits.
+    """
+
+    def __init__(
+        self,
+        *,
+        producer: Producer,
+        reader: Reader,
+        lanes: Lanes,
+        limits: Limits,
+        chance: Callable[[], int],
+    ) -> None:
+        self._producer = producer
+        self._reader = reader
+        self._chance = chance
+        self._room: WaitingRoom[Answer] = WaitingRoom(limits.waiters)
+        self.lanes = lanes
+        self.limits = limits
+        self.followers: Followers | None = None
+
+    def new_request(
+        self, service: Service, *, deadline_s: float, trace: tuple[tuple[str, bytes], ...] = ()
+    ) -> Request:
+        """Name a new request and choose its lane.
+
+        Raises:
+            UnavailableError, TopicError: Nothing can be taken now.
+        """
+        lane = self.lanes.pick(service)
+        now_ms = self.lanes.now_ms()
+        wants_reply = service.kind != "none"
+        return Request(
+            request_id=ids.make(time_ms=now_ms, lane=lane, chance=self._chance()),
+            reply_to=service.replies_topic if wants_reply else None,
+            reply_partition=lane if wants_reply else None,
+            deadline_ms=now_ms + int(deadline_s * 1000),
+            trace=trace,
+        )
+
+    async def ask(self, record: Record, request: Request, *, wait_s: float) -> ReplyLog:
+        """Write a request and wait for its last event, at most `wait_s` seconds.
+
+        Returns:
+            Its log. Without a last event the time is up: the request goes on, `accepted` is in its
+            lane, and the log there keeps the answer.
+
+        Raises:
+            OverloadedError, UnavailableError, BodyTooLargeError, TopicError: Surely not written.
+            OutcomeUnknownError: It may be written, now or later.
+        """
+        loop = asyncio.get_running_loop()
+        answer = Answer(loop)
+        self._room.enter(request.request_id, answer)  # before the write: the reply may be faster
+        metrics.WAITERS.set(len(self._room))
+        send = self._producer.route(len(self._room))
+        timer = None
+        try:
+            await send(record)  # outside the time-out: an empty log must mean "accepted"
+            timer = loop.call_later(wait_s, answer.stop)
+            await answer.over
+        finally:
+            if timer is not None:
+                timer.cancel()
+            self._room.leave(request.request_id, answer)
+        if answer.log.last is None:
+            await self._hand_off(request, send)
+        return answer.log
+
+    async def post(self, record: Record, request: Request) -> None:
+        """Write a request that nobody waits for.
+
+        Raises:
+            As `ask`.
+        """
+        send = self._producer.route(len(self._room))
+        await send(record)
+        if request.reply_to is not None:
+            await self._hand_off(request, send)
+
+    async def _hand_off(self, request: Request, send: Send) -> None:
+        """Write `accepted`, so that "not yet" and "never heard of" differ for a look-up."""
+        try:
+            async with asyncio.timeout(HAND_OFF_S):
+                await send(make_reply(request, Event.ACCEPTED))
+        except (TimeoutError, BridgeError) as trouble:
+            # The request itself is in Kafka: that is what 202 promises.
+            _log.warning("accepted-not-written", request_id=request.request_id, why=str(trouble))
+
+    def take(self, records: list[Record]) -> None:
+        """Hand what the lanes brought to whoever waits for it."""
+        for record in records:
+            reply = parse_reply(record)
+            if reply is None:
+                continue
+            for answer in self._room.find(reply.request_id):
+                answer.take(reply)
+
+    def release(self) -> None:
+        """Wake everybody: this process stops, and nobody waits for a thing that is gone."""
+        for answer in self._room.clear():
+            answer.stop()
+
+    async def find(
+        self, service: Service, request_id: str, where: ids.Address | None, *, wait_s: float
+    ) -> ReplyLog:
+        """Look a request up in its lane, and wait for its last event if it has none yet.
+
+        Args:
+            service: Whose lanes.
+            request_id: Its name.
+            where: Where its log starts; None: nobody knows, the ID is not ours.
+            wait_s: How long to wait for a last event; 0: only look.
+
+        Raises:
+            UnknownRequestError: Nothing of it is in the lane.
+            GoneError: Nothing any more: it is older than the retention.
+            UnavailableError, TopicError: The lane cannot be read now.
+        """
+        if where is None or where.lane >= max(1, self.lanes.count(service)):
+            raise UnknownRequestError(f"no request {request_id}: not an ID that this bridge made")
+        answer = Answer(asyncio.get_running_loop())
+        async with AsyncExitStack() as stack:
+            if wait_s > 0:
+                await self._await_events(stack, service, request_id, where, answer)
+            await self._look(service, request_id, where, answer)
+            if wait_s > 0 and answer.log.last is None and answer.log.is_seen:
+                timer = asyncio.get_running_loop().call_later(wait_s, answer.stop)
+                stack.callback(timer.cancel)
+                await answer.over
+        if answer.log.last is None and await self._expire(service, request_id, where, answer.log):
+            await self._look(service, request_id, where, answer)
+        if not answer.log.is_seen:
+            raise self._unknown(service, request_id, where)
+        return answer.log
+
+    async def _await_events(
+        self,
+        stack: AsyncExitStack,
+        service: Service,
+        request_id: str,
+        where: ids.Address,
+        answer: Answer,
+    ) -> None:
+        """Be told what happens from now on; before the look-up, so that nothing is missed."""
+        self._room.enter(request_id, answer)
+        stack.callback(self._room.leave, request_id, answer)
+        topic = service.replies_topic
+        if self.followers is not None and not self.lanes.is_own(topic, where.lane):
+            await stack.enter_async_context(self.followers.follow(topic, where.lane))
+
+    async def _look(
+        self, service: Service, request_id: str, where: ids.Address, answer: Answer
+    ) -> None:
+        """Read the lane from the ID's time on, no further than events can be expected."""
+        found: list[Reply] = []
+        unseen_until_ms = where.time_ms + int(self.limits.max_wait_s * 1000) + SEEN_MARGIN_MS
+        until_ms = unseen_until_ms
+
+        def is_enough(record: Record) -> bool:  # on the reader's thread
+            nonlocal until_ms
+            if record.timestamp_ms > until_ms:
+                return True
+            reply = parse_reply(record)
+            if reply is None or reply.request_id != request_id:
+                return False
+            found.append(reply)
+            deadline_ms = reply.deadline_ms or where.time_ms + int(service.deadline_s * 1000)
+            until_ms = max(until_ms, deadline_ms + SEEN_MARGIN_MS)
+            return reply.event is not None and reply.event.is_last
+
+        await self._reader.read(
+            [(service.replies_topic, where.lane)],
+            since_ms=where.time_ms - SEEK_MARGIN_MS,
+            is_enough=is_enough,
+        )
+        for reply in found:
+            answer.take(reply)
+
+    async def _expire(
+        self, service: Service, request_id: str, where: ids.Address, log: ReplyLog
+    ) -> bool:
+        """Write `expired` for a request whose deadline is past; whoever wrote first still wins."""
+        accepted = log.accepted
+        if accepted is None or accepted.deadline_ms is None:
+            return False
+        if self.lanes.now_ms() < accepted.deadline_ms + EXPIRE_MARGIN_MS:
+            return False
+        request = Request(
+            request_id=request_id, reply_to=service.replies_topic, reply_partition=where.lane
+        )
+        await self._producer.route(len(self._room))(make_reply(request, Event.EXPIRED))
+        return True
+
+    def _unknown(self, service: Service, request_id: str, where: ids.Address) -> BridgeError:
+        age_s = (self.lanes.now_ms() - where.time_ms) / 1000
+        if age_s > service.topics.result_retention_s:
+            return GoneError(
+                f"request {request_id} is {age_s:.0f} s old: results are kept for "
+                f"{service.topics.result_retention_s:.0f} s"
+            )
+        error = UnknownRequestError(f"no trace of request {request_id}")
+        if age_s < service.deadline_s:
+            error.retry_after_s = 1  # a waiting client's request shows in the log when it is over
+        return error
+
+
+def format_record(service: Service, request: Request, key: bytes | None, value: bytes) -> Record:
+    """Make the record of a request; without a key field the request ID is the key."""
+    return Record(
+        topic=service.requests_topic,
+        key=key if key is not None else request.request_id.encode(),
+        value=value,
+        headers=format_request(request),
+    )
+
+
+def names(services: Sequence[str]) -> str:
+    """List service names for a message."""
+    return ", ".join(services) or "none"

@@ -1,0 +1,232 @@
+"""The lanes of one ingress process: which are its own, whether they work, and the broker's time.
+
+Every lane is probed: a `probe` event written to it and read back shows in one step that the lane is
+positioned, that this process may write to it, and how far the broker's clock is from its own. While
+a probe is missing the ingress is not ready, and it heals by itself when Kafka comes back.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import structlog
+
+from bridge import metrics
+from bridge.envelope import EVENT, Event, Record
+from bridge.errors import BridgeError, BrokerDownError, OverloadedError, TopicError
+from bridge.kafka import Config, Producer, describe_topics, open_lanes
+from bridge.service import Service
+
+_log = structlog.get_logger("bridge.ingress")
+
+_PROBE_KEY_PREFIX = "probe-"
+_PROBE_PATIENCE_S = 5.0
+_RETRY_S = 1.0
+_MAX_FOLLOWED = 32
+"""Foreign lanes followed at once for waiting look-ups; each is a thread and a connection."""
+
+Take = Callable[[list[Record]], None]
+
+
+class Lanes:
+    """Own lanes, foreign lanes while someone waits for them, and broker time.
+
+    Args:
+        config: librdkafka settings.
+        services: By name.
+        picks: Lane numbers as set or drawn; taken modulo each service's number of lanes.
+        name: Tells this process's probes from others'.
+        take: Receives the records of all lanes.
+        clock_ms: Own clock, Unix milliseconds.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        services: Mapping[str, Service],
+        picks: tuple[int, ...],
+        name: str,
+        clock_ms: Callable[[], int],
+    ) -> None:
+        self._config = config
+        self._services = services
+        self._picks = picks
+        self._key = f"{_PROBE_KEY_PREFIX}{name}".encode()
+        self._clock_ms = clock_ms
+        self._skew_ms = 0
+        self._own: dict[str, tuple[int, ...]] = {}
+        self._counts: dict[str, int] = {}
+        self._trouble: BridgeError | None = BrokerDownError("the lanes are not positioned yet")
+        self._awaited: dict[tuple[str, int], asyncio.Future[None]] = {}
+        self._turn = 0
+
+    def now_ms(self) -> int:
+        """Return broker time: own clock plus the measured skew, Unix milliseconds."""
+        return self._clock_ms() + self._skew_ms
+
+    @property
+    def trouble(self) -> BridgeError | None:
+        """Why no request can be taken now; None when all is well."""
+        return self._trouble
+
+    def pick(self, service: Service) -> int:
+        """Choose the lane of a new request.
+
+        Raises:
+            UnavailableError, TopicError: Nothing can be taken for this service now.
+        """
+        own = self._own.get(service.replies_topic)
+        if self._trouble is not None and not isinstance(self._trouble, TopicError):
+            raise self._trouble
+        if not own:
+            raise TopicError(
+                f"{service.requests_topic} or {service.replies_topic} does not exist: "
+                "run `kbridge topics apply`"
+            )
+        self._turn += 1
+        return own[self._turn % len(own)]
+
+    def count(self, service: Service) -> int:
+        """Return how many lanes a service has; 0 while that is not known."""
+        return self._counts.get(service.replies_topic, 0)
+
+    def is_own(self, topic: str, lane: int) -> bool:
+        """Tell whether this process follows the lane anyway."""
+        return lane in self._own.get(topic, ())
+
+    async def run(self, producer: Producer, take: Take, *, probe_s: float) -> None:
+        """Hold the lanes until cancelled; whatever breaks is said, waited out and tried again."""
+        while True:
+            try:
+                await self._hold(producer, take, probe_s)
+            except BridgeError as error:
+                if type(error) is not type(self._trouble):
+                    _log.warning("not-ready", reason=str(error))
+                self._trouble = error
+            metrics.READY.set(0)
+            await asyncio.sleep(_RETRY_S)
+
+    async def _hold(self, producer: Producer, take: Take, probe_s: float) -> None:
+        await self._choose()
+        lanes = [(topic, lane) for topic, picked in self._own.items() for lane in picked]
+
+        def sift(records: list[Record]) -> None:
+            take([record for record in records if not self._is_probe(record)])
+
+        async with open_lanes(self._config, lanes, sift):
+            while True:
+                await self._probe(producer, lanes)
+                self._set_ready(lanes)
+                await asyncio.sleep(probe_s if self._trouble is None else _RETRY_S)
+                if self._trouble is not None:
+                    return
+
+    async def _choose(self) -> None:
+        """Learn the number of lanes of each service, and take our share of them."""
+        found = await describe_topics(self._config)
+        self._counts = {
+            service.replies_topic: found[service.replies_topic]
+            for service in self._services.values()
+            if service.replies_topic in found and service.requests_topic in found
+        }
+        self._own = {
+            topic: tuple(sorted({pick % count for pick in self._picks}))
+            for topic, count in self._counts.items()
+        }
+
+    def _set_ready(self, lanes: list[tuple[str, int]]) -> None:
+        missing = [
+            service.name
+            for service in self._services.values()
+            if service.replies_topic not in self._counts
+        ]
+        was = self._trouble
+        self._trouble = (
+            TopicError(f"no topics for {', '.join(missing)}: run `kbridge topics apply`")
+            if missing
+            else None
+        )
+        metrics.READY.set(0 if missing else 1)
+        if self._trouble is None and was is not None:
+            _log.info("ready", lanes=[f"{topic}/{lane}" for topic, lane in lanes])
+
+    async def _probe(self, producer: Producer, lanes: list[tuple[str, int]]) -> None:
+        """Write to every lane and read it back.
+
+        Raises:
+            BrokerDownError: Not all came back in time.
+        """
+        loop = asyncio.get_running_loop()
+        self._awaited = {lane: loop.create_future() for lane in lanes}
+        send = producer.route(0)
+        try:
+            async with asyncio.timeout(_PROBE_PATIENCE_S):
+                for topic, lane in lanes:
+                    before_ms = self._clock_ms()
+                    placed = await send(self._probe_record(topic, lane))
+                    if placed.is_broker_time:
+                        middle_ms = (before_ms + self._clock_ms()) // 2
+                        self._skew_ms = placed.timestamp_ms - middle_ms
+                for future in self._awaited.values():
+                    await future
+        except TimeoutError:
+            raise BrokerDownError("a probe of the own lanes did not come back in time") from None
+        metrics.CLOCK_SKEW.set(self._skew_ms / 1000)
+
+    def _probe_record(self, topic: str, lane: int) -> Record:
+        headers = [(EVENT, Event.PROBE.value.encode())]
+        return Record(topic=topic, key=self._key, value=None, headers=headers, partition=lane)
+
+    def _is_probe(self, record: Record) -> bool:
+        if record.key is None or not record.key.startswith(b"probe-"):
+            return False
+        if record.key == self._key and record.partition is not None:
+            future = self._awaited.get((record.topic, record.partition))
+            if future is not None and not future.done():
+                future.set_result(None)
+        return True
+
+
+class Followers:
+    """Foreign lanes, each followed for as long as someone waits for it."""
+
+    def __init__(self, config: Config, take: Take) -> None:
+        self._config = config
+        self._take = take
+        self._open: dict[tuple[str, int], tuple[int, AsyncExitStack]] = {}
+        self._turn = asyncio.Lock()
+
+    @asynccontextmanager
+    async def follow(self, topic: str, lane: int) -> AsyncIterator[None]:
+        """Follow a lane from its present end; those who wait for one lane share one reader.
+
+        Raises:
+            OverloadedError: Too many foreign lanes are followed already.
+            UnavailableError, TopicError: The lane cannot be read.
+        """
+        await self._enter((topic, lane))
+        try:
+            yield
+        finally:
+            await asyncio.shield(self._leave((topic, lane)))
+
+    async def _enter(self, lane: tuple[str, int]) -> None:
+        async with self._turn:
+            count, stack = self._open.get(lane, (0, AsyncExitStack()))
+            if count == 0:
+                if len(self._open) >= _MAX_FOLLOWED:
+                    raise OverloadedError(
+                        f"{_MAX_FOLLOWED} lanes of other replicas are followed already: "
+                        "try again in a moment, or without Prefer: wait"
+                    )
+                await stack.enter_async_context(open_lanes(self._config, [lane], self._take))
+            self._open[lane] = (count + 1, stack)
+
+    async def _leave(self, lane: tuple[str, int]) -> None:
+        async with self._turn:
+            count, stack = self._open[lane]
+            if count > 1:
+                self._open[lane] = (count - 1, stack)
+            else:
+                del self._open[lane]
+                await stack.aclose()

@@ -1,0 +1,42 @@
+"""Kafka, thinly: producers, lanes, look-ups, groups and topics, each as an `async with` block.
+
+The only package that knows the client library. One poll thread per client object, dumb: it hands
+batches to the event loop by `call_soon_threadsafe` and decides nothing. What the records mean is
+not known here.
+"""
+
+from bridge.kafka.client import Config
+from bridge.kafka.group import Assigned, Group, GroupMember, Position, open_group
+from bridge.kafka.lane import open_lanes
+from bridge.kafka.outcome import classify
+from bridge.kafka.producer import Placed, Producer, Send, open_producer
+from bridge.kafka.reader import Reader, open_reader
+from bridge.kafka.topics import (
+    Report,
+    Shape,
+    apply_topics,
+    check_topics,
+    describe_topics,
+)
+
+__all__ = [
+    "Assigned",
+    "Config",
+    "Group",
+    "GroupMember",
+    "Placed",
+    "Position",
+    "Producer",
+    "Reader",
+    "Report",
+    "Send",
+    "Shape",
+    "apply_topics",
+    "check_topics",
+    "classify",
+    "describe_topics",
+    "open_group",
+    "open_lanes",
+    "open_producer",
+    "open_reader",
+]

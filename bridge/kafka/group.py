@@ -1,0 +1,187 @@
+"""Group consumers: partitions come and go, offsets are committed with a note.
+
+Classic protocol, cooperative-sticky, session 6 s: KIP-848's session is 45 s on the broker, so a
+kill -9 would cost 45 s. The rebalance callbacks run on the poll thread and wait for the event loop
+there, so that no record of a partition is delivered before its new owner is told about it, and a
+revoked partition is committed before another worker gets it.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import confluent_kafka as ck
+import structlog
+
+from bridge.envelope import Record
+from bridge.errors import BrokerDownError
+from bridge.kafka.client import BATCH, READING, SHARED, Config, as_record, merge, polling
+
+_log = structlog.get_logger("bridge.kafka")
+
+Place = tuple[str, int]
+"""Topic and partition."""
+
+GROUP: Config = {
+    "partition.assignment.strategy": "cooperative-sticky",
+    "session.timeout.ms": 6000,
+    "heartbeat.interval.ms": 1500,
+    # The default, latest, would skip what came before the group's first commit.
+    "auto.offset.reset": "earliest",
+    "fetch.queue.backoff.ms": 100,
+    "queued.max.messages.kbytes": 16_384,
+}
+
+_CALL_S = 10.0
+_SETTLE_S = 30.0
+
+
+class Position(NamedTuple):
+    """What is committed for a partition: the next offset to read, and a note of ours."""
+
+    offset: int
+    note: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assigned:
+    """A partition that this process now owns, with what was committed; None: nothing ever was."""
+
+    place: Place
+    position: Position | None
+
+
+class GroupMember(Protocol):
+    """What a group consumer tells its owner, all of it in the event loop."""
+
+    async def assigned(self, partitions: Sequence[Assigned]) -> None:
+        """Take over partitions; their records come afterwards."""
+
+    async def revoked(self, places: Sequence[Place]) -> None:
+        """Give partitions up: finish or abandon, then commit. Another owner waits meanwhile."""
+
+    async def lost(self, places: Sequence[Place]) -> None:
+        """Drop partitions that are another's already: no commit, no answer for them."""
+
+    def take(self, records: list[Record]) -> None:
+        """Receive records in partition order."""
+
+
+class Group:
+    """One membership of a consumer group; used from the event loop that opened it."""
+
+    def __init__(self, consumer: ck.Consumer) -> None:
+        self._consumer = consumer
+
+    async def commit(self, positions: Mapping[Place, Position]) -> None:
+        """Commit positions and wait until the broker has them.
+
+        Raises:
+            BrokerDownError: Not committed: the broker is away, or the partitions are another's.
+        """
+        offsets = [
+            ck.TopicPartition(topic, partition, position.offset, metadata=position.note)
+            for (topic, partition), position in positions.items()
+        ]
+        try:
+            await asyncio.to_thread(self._consumer.commit, offsets=offsets, asynchronous=False)
+        except ck.KafkaException as refused:
+            raise BrokerDownError(f"offsets not committed: {refused.args[0].str()}") from None
+
+    def pause(self, places: Sequence[Place]) -> None:
+        """Fetch nothing more from these partitions until `resume`."""
+        self._consumer.pause([ck.TopicPartition(*place) for place in places])
+
+    def resume(self, places: Sequence[Place]) -> None:
+        """Fetch from these partitions again."""
+        self._consumer.resume([ck.TopicPartition(*place) for place in places])
+
+
+class _Callbacks:
+    """Carries rebalances from the poll thread into the loop, and waits there until they are done."""
+
+    def __init__(self, member: GroupMember, loop: asyncio.AbstractEventLoop) -> None:
+        self._member = member
+        self._loop = loop
+
+    def on_assign(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
+        if partitions:
+            self._wait(self._member.assigned(_committed(consumer, partitions)))
+
+    def on_revoke(self, _: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
+        if partitions:
+            self._wait(self._member.revoked(_places(partitions)))
+
+    def on_lost(self, _: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
+        if partitions:
+            self._wait(self._member.lost(_places(partitions)))
+
+    def _wait(self, told: Coroutine[None, None, None]) -> None:
+        try:
+            asyncio.run_coroutine_threadsafe(told, self._loop).result(_SETTLE_S)
+        except TimeoutError:
+            _log.error("rebalance-not-settled", waited_s=_SETTLE_S)
+
+
+@asynccontextmanager
+async def open_group(
+    config: Config, group: str, topics: Sequence[str], member: GroupMember
+) -> AsyncIterator[Group]:
+    """Be a member of a consumer group for as long as the block.
+
+    Leaving the block revokes what is still assigned (so `member.revoked` commits) and leaves the
+    group at once, so that others take over without waiting for the session to end.
+    """
+    loop = asyncio.get_running_loop()
+    callbacks = _Callbacks(member, loop)
+    consumer = ck.Consumer(merge(SHARED, READING, GROUP, {"group.id": group}, config))
+
+    def poll() -> None:
+        first = consumer.poll(0.1)
+        if first is None:
+            return
+        records = [as_record(m) for m in (first, *consumer.consume(BATCH, 0)) if _is_record(m)]
+        if records:
+            loop.call_soon_threadsafe(member.take, records)
+
+    try:
+        consumer.subscribe(
+            list(topics),
+            on_assign=callbacks.on_assign,
+            on_revoke=callbacks.on_revoke,
+            on_lost=callbacks.on_lost,
+        )
+        async with polling("group-poll", poll):
+            yield Group(consumer)
+    finally:
+        await asyncio.shield(asyncio.to_thread(consumer.close))
+
+
+def _committed(consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> list[Assigned]:
+    while True:
+        try:
+            found = consumer.committed(partitions, timeout=_CALL_S)
+        except ck.KafkaException as trouble:
+            # Without the note the window for duplicates is not known: keep asking.
+            _log.warning("committed-offsets-not-read", detail=trouble.args[0].str())
+            continue
+        return [_assigned(place) for place in found]
+
+
+def _assigned(place: ck.TopicPartition) -> Assigned:
+    position = Position(place.offset, place.metadata or "") if place.offset >= 0 else None
+    return Assigned(place=(place.topic, place.partition), position=position)
+
+
+def _places(partitions: list[ck.TopicPartition]) -> list[Place]:
+    return [(partition.topic, partition.partition) for partition in partitions]
+
+
+def _is_record(message: ck.Message) -> bool:
+    error = message.error()
+    if error is None:
+        return True
+    _log.error("group-trouble", error=error.name(), detail=error.str(), topic=message.topic())
+    return False

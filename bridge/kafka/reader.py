@@ -1,0 +1,120 @@
+"""Bounded reads of what is already there: a partition, or several, from a time to the end.
+
+Look-ups use consumers of their own, never the lane reader: a partition added to a consumer whose
+long poll is pending waits that poll out (measured: 502 ms at `fetch.wait.max.ms` 500), a pooled one
+that holds nothing reads its first record in 5 ms. The end is PARTITION_EOF, never offset
+arithmetic: a commit marker takes an offset.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import confluent_kafka as ck
+
+from bridge.envelope import Record
+from bridge.errors import BrokerDownError
+from bridge.kafka.client import BATCH, READING, SHARED, Config, as_record, merge
+from bridge.kafka.lane import Lane, unreadable
+
+BOUNDED: Config = {
+    "group.id": "bridge.lookups",  # the library wants one; nothing is ever committed under it
+    "auto.offset.reset": "earliest",  # retention may overtake a look-up: then the rest is read
+    "enable.partition.eof": True,
+    "fetch.wait.max.ms": 10,  # an empty end is told after 10 ms, not after 500
+    "fetch.queue.backoff.ms": 0,
+    "queued.max.messages.kbytes": 4096,
+}
+
+_PATIENCE_S = 10.0
+"""A broker that says nothing for so long is down for this read."""
+
+IsEnough = Callable[[Record], bool]
+"""Told each record in partition order; True ends the read of that partition."""
+
+
+class Reader:
+    """A pool of consumers for bounded reads; at most `size` reads at once, the others queue."""
+
+    def __init__(self, config: Config, size: int) -> None:
+        self._config = merge(SHARED, READING, BOUNDED, config)
+        self._idle: list[ck.Consumer] = []
+        self._slots = asyncio.Semaphore(size)
+
+    async def read(self, lanes: Sequence[Lane], *, since_ms: int, is_enough: IsEnough) -> None:
+        """Read partitions from a time to their present end, or until `is_enough` says so.
+
+        Args:
+            lanes: What to read.
+            since_ms: Unix milliseconds by the topic's timestamps; older records are passed over.
+            is_enough: Called for each record, on another thread.
+
+        Raises:
+            BrokerDownError: Kafka does not answer.
+            TopicError: A topic or partition does not exist.
+        """
+        async with self._slots:
+            consumer = self._idle.pop() if self._idle else ck.Consumer(self._config)
+            try:
+                await asyncio.to_thread(_read, consumer, lanes, since_ms, is_enough)
+            except BaseException:
+                await asyncio.shield(asyncio.to_thread(consumer.close))
+                raise
+            self._idle.append(consumer)
+
+    def close(self) -> None:
+        """Close the idle consumers; blocks."""
+        while self._idle:
+            self._idle.pop().close()
+
+
+@asynccontextmanager
+async def open_reader(config: Config, *, size: int = 4) -> AsyncIterator[Reader]:
+    """Keep a pool of consumers for bounded reads for as long as the block."""
+    reader = Reader(config, size)
+    try:
+        yield reader
+    finally:
+        await asyncio.shield(asyncio.to_thread(reader.close))
+
+
+def _read(consumer: ck.Consumer, lanes: Sequence[Lane], since_ms: int, is_enough: IsEnough) -> None:
+    starts = _seek(consumer, lanes, since_ms)
+    going = {(start.topic, start.partition) for start in starts}
+    if not going:
+        return
+    consumer.assign(starts)
+    try:
+        while going:
+            first = consumer.poll(_PATIENCE_S)
+            if first is None:
+                raise BrokerDownError(f"Kafka sent nothing for {_PATIENCE_S:.0f} s: try again")
+            for message in (first, *consumer.consume(BATCH, 0)):
+                _take(message, going, is_enough)
+    finally:
+        consumer.unassign()
+
+
+def _take(message: ck.Message, going: set[tuple[str, int]], is_enough: IsEnough) -> None:
+    place = (message.topic() or "", message.partition() or 0)
+    error = message.error()
+    if error is None:
+        if place in going and is_enough(as_record(message)):
+            going.discard(place)
+    elif error.code() == ck.KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's own name
+        going.discard(place)
+    elif place in going and not error.retriable():
+        raise unreadable(error, *place)
+
+
+def _seek(consumer: ck.Consumer, lanes: Sequence[Lane], since_ms: int) -> list[ck.TopicPartition]:
+    """Find where to start; partitions that end before `since_ms` are left out."""
+    wanted = [ck.TopicPartition(topic, lane, max(0, since_ms)) for topic, lane in lanes]
+    try:
+        found = consumer.offsets_for_times(wanted, timeout=_PATIENCE_S)
+    except ck.KafkaException as trouble:
+        raise unreadable(trouble.args[0], *lanes[0]) from None
+    for place in found:
+        if place.error is not None:
+            raise unreadable(place.error, place.topic, place.partition)
+    return [place for place in found if place.offset >= 0]

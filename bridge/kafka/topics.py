@@ -1,0 +1,137 @@
+"""Topics: made on purpose, checked before use, never by auto-creation."""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import confluent_kafka as ck
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from bridge.errors import BrokerDownError, TopicError
+from bridge.kafka.client import SHARED, Config, merge
+
+_PATIENCE_S = 10.0
+_SAFE_BROKERS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What a topic must be.
+
+    Attributes:
+        name: Its name.
+        partitions: How many.
+        replication: Copies of each; 0: three where there are three brokers or more, else one.
+        settings: Topic-level configuration, by Kafka's names.
+    """
+
+    name: str
+    partitions: int
+    replication: int = 0
+    settings: dict[str, str] = field(default_factory=dict)
+
+
+async def describe_topics(config: Config) -> dict[str, int]:
+    """Return every topic with its number of partitions.
+
+    Raises:
+        BrokerDownError: Kafka does not answer.
+    """
+    metadata = await _metadata(config, _PATIENCE_S)
+    return {name: len(topic.partitions) for name, topic in metadata.topics.items()}
+
+
+async def apply_topics(config: Config, shapes: Sequence[Shape]) -> list[str]:
+    """Create the topics that are missing; those that exist are left alone.
+
+    Returns:
+        The names of those created.
+
+    Raises:
+        BrokerDownError: Kafka does not answer.
+        TopicError: Kafka refused one; those before it exist.
+    """
+    metadata = await _metadata(config, _PATIENCE_S)
+    missing = [shape for shape in shapes if shape.name not in metadata.topics]
+    if missing:
+        await asyncio.to_thread(_create, config, missing, len(metadata.brokers))
+    return [shape.name for shape in missing]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What `check_topics` found, one sentence each.
+
+    Attributes:
+        wrong: The services do not work so.
+        warnings: They work, but a promise does not hold.
+    """
+
+    wrong: list[str]
+    warnings: list[str]
+
+
+async def check_topics(config: Config, shapes: Sequence[Shape]) -> Report:
+    """Compare the topics that exist with what is wanted.
+
+    Raises:
+        BrokerDownError: Kafka does not answer.
+    """
+    metadata = await _metadata(config, _PATIENCE_S)
+    found = metadata.topics
+    wrong, warnings = [], []
+    for shape in shapes:
+        if shape.name not in found:
+            wrong.append(f"{shape.name} does not exist: run `kbridge topics apply`")
+        elif len(found[shape.name].partitions) != shape.partitions:
+            count = len(found[shape.name].partitions)
+            wrong.append(f"{shape.name} has {count} partitions: want {shape.partitions}")
+    if len(metadata.brokers) < _SAFE_BROKERS:
+        warnings.append(
+            f"{len(metadata.brokers)} broker(s): a request survives the loss of a broker only "
+            "where there are three or more"
+        )
+    return Report(wrong, warnings)
+
+
+async def _metadata(config: Config, timeout_s: float) -> ck.admin.ClusterMetadata:  # type: ignore[name-defined]  # not in the stubs
+    try:
+        return await asyncio.to_thread(_admin(config).list_topics, timeout=timeout_s)
+    except ck.KafkaException as trouble:
+        servers = config.get("bootstrap.servers")
+        raise BrokerDownError(
+            f"no Kafka answers at {servers}: {trouble.args[0].str()}; start it, or set BRIDGE_KAFKA"
+        ) from None
+
+
+def _admin(config: Config) -> AdminClient:
+    return AdminClient(merge(SHARED, config))  # type: ignore[arg-type]  # the stub does not take callbacks among the values
+
+
+def _create(config: Config, shapes: Sequence[Shape], brokers: int) -> None:
+    is_safe = brokers >= _SAFE_BROKERS
+    extra = (
+        {"min.insync.replicas": "2", "unclean.leader.election.enable": "false"} if is_safe else {}
+    )
+    new = [
+        NewTopic(
+            shape.name,
+            num_partitions=shape.partitions,
+            replication_factor=shape.replication or (_SAFE_BROKERS if is_safe else 1),
+            config={**extra, **shape.settings},
+        )
+        for shape in shapes
+    ]
+    made = _admin(config).create_topics(new, operation_timeout=30.0, request_timeout=30.0)
+    for name, future in made.items():
+        _await_created(name, future)
+
+
+def _await_created(name: str, future: "Future[None]") -> None:
+    try:
+        future.result()
+    except ck.KafkaException as refused:
+        if refused.args[0].code() != ck.KafkaError.TOPIC_ALREADY_EXISTS:
+            raise TopicError(f"{name} cannot be created: {refused.args[0].str()}") from None

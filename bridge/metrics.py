@@ -1,0 +1,46 @@
+"""Every metric, declared in one table with its exact meaning; docs/reference/metrics.md repeats it."""
+
+from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, generate_latest
+
+# Bounds in seconds: a Kafka round trip on one machine takes 2 ms, a waiting client up to 300 s.
+_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300)
+
+ANSWERS = Counter(
+    "bridge_ingress_answers_total",
+    "Answers to POST and GET on requests, by HTTP status.",
+    ["service", "status"],
+)
+ANSWER_SECONDS = Histogram(
+    "bridge_ingress_answer_seconds",
+    "From the end of a POST's body to its answer, in seconds; Kafka and the handler included.",
+    ["service"],
+    buckets=_SECONDS,
+)
+WAITERS = Gauge("bridge_ingress_waiters", "Clients that wait for a reply right now.")
+READY = Gauge("bridge_ingress_ready", "1 when the last probe of every lane came back, else 0.")
+CLOCK_SKEW = Gauge(
+    "bridge_clock_skew_seconds", "Broker clock minus own clock, as the last probe measured it."
+)
+LATE_REPLIES = Counter(
+    "bridge_ingress_unawaited_replies_total",
+    "Last events in the own lanes that nobody waited for; their clients fetch them.",
+    ["service"],
+)
+HANDLED = Counter(
+    "bridge_worker_records_total",
+    "Records finished by a worker: completed, failed, expired, skipped (answered before), "
+    "unreadable or undeliverable (the reply could not be written).",
+    ["service", "result"],
+)
+HANDLER_SECONDS = Histogram(
+    "bridge_worker_handler_seconds",
+    "Time inside the handler, per attempt, in seconds.",
+    ["service"],
+    buckets=_SECONDS,
+)
+IN_HAND = Gauge("bridge_worker_in_hand", "Records taken up and not finished.", ["service"])
+
+
+def render() -> tuple[bytes, str]:
+    """Return all metrics in the Prometheus text format, with its media type."""
+    return generate_latest(), CONTENT_TYPE_LATEST

@@ -1,0 +1,10 @@
+"""The worker: takes records of one service, runs its handler, writes the answer, commits.
+
+Opens no port. Order of effects: the reply is acknowledged first, the offset is committed second; a
+crash between the two is found again in the reply log, so a request is answered once.
+"""
+
+from bridge.worker.handler import Handler, load_handler
+from bridge.worker.run import Clients, Worker
+
+__all__ = ["Clients", "Handler", "Worker", "load_handler"]

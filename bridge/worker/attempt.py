@@ -1,0 +1,272 @@
+"""One attempt: a record becomes a request, the handler is run, its outcome becomes events."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+import structlog
+
+from bridge import metrics
+from bridge.context import Context
+from bridge.envelope import Event, Record, Request, make_reply
+from bridge.errors import (
+    BodyTooLargeError,
+    BridgeError,
+    HandlingError,
+    InvalidPayloadError,
+    RecordError,
+    TopicError,
+)
+from bridge.kafka import Placed, Producer, Send
+from bridge.service import FAILURE, PROGRESS, Service
+from bridge.worker.handler import Handler
+
+_log = structlog.get_logger("bridge.worker")
+
+PROBE_ID = "probe-worker"
+MAX_TEXT = 2000
+"""Characters of a failure's message or detail that are kept: it must fit a record."""
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How an attempt ended.
+
+    Attributes:
+        event: The last event.
+        value: Its value in the wire format.
+        count: Parts written before it; None: not a stream.
+        leftover: A thread that still runs past its time; its slot is not free before it returns.
+    """
+
+    event: Event
+    value: bytes | None = None
+    count: int | None = None
+    leftover: "asyncio.Future[object] | None" = None
+
+
+class Clock:
+    """Broker time, as the delivery reports of the own reply topic tell it.
+
+    Args:
+        own_ms: Own clock, Unix milliseconds.
+    """
+
+    def __init__(self, own_ms: Callable[[], int]) -> None:
+        self._own_ms = own_ms
+        self._skew_ms = 0
+
+    def now_ms(self) -> int:
+        """Return broker time, Unix milliseconds."""
+        return self._own_ms() + self._skew_ms
+
+    def learn(self, placed: Placed) -> None:
+        """Take the skew from an acknowledgement, if it tells the broker's time."""
+        if placed.is_broker_time:
+            self._skew_ms = placed.timestamp_ms - self._own_ms()
+
+
+class Attempts:
+    """Runs attempts of one service and writes their events.
+
+    Args:
+        service: The contract.
+        handler: What its author wrote.
+        producer: Writes events.
+        clock: Broker time.
+        in_hand: Tells how many records are in hand, for the choice of producer.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        handler: Handler,
+        producer: Producer,
+        clock: Clock,
+        in_hand: Callable[[], int],
+    ) -> None:
+        self._service = service
+        self._handler = handler
+        self._producer = producer
+        self._clock = clock
+        self._in_hand = in_hand
+        self._seconds = metrics.HANDLER_SECONDS.labels(service.name)
+
+    async def learn_time(self) -> None:
+        """Learn the broker's time before any work, from a probe in a lane of the own service.
+
+        Without it the first note beside an offset would carry this machine's time.
+        """
+        if self._service.kind == "none":
+            return
+        probe = Request(request_id=PROBE_ID, reply_to=self._service.replies_topic)
+        await self._write(probe, Event.PROBE, None, None)
+
+    async def run(self, record: Record, request: Request) -> Outcome:
+        """Run the handler on a record; every way it can end is an outcome."""
+        if request.deadline_ms is not None and self._clock.now_ms() >= request.deadline_ms:
+            return Outcome(event=Event.EXPIRED)
+        try:
+            value = self._service.decode(record.value)
+        except RecordError as unreadable:
+            return _failure(unreadable.code, str(unreadable))
+        context = self._context(request, self._producer.route(self._in_hand()))
+        with self._seconds.time():
+            try:
+                return await self._handle(value, context, request)
+            except Exception as error:  # noqa: BLE001 - whatever a handler raises ends its request, not the worker
+                return _refusal(error, request)
+
+    async def deliver(self, request: Request, outcome: Outcome) -> bool:
+        """Write the last event and wait until it is in Kafka; patient while Kafka is away.
+
+        Returns:
+            Whether it is written. False: its topic or partition does not exist.
+        """
+        return await self._write(request, outcome.event, outcome.value, outcome.count)
+
+    async def _handle(self, value: object, context: Context, request: Request) -> Outcome:
+        left_s = min(context.deadline_s, self._service.worker.timeout_s)
+        if self._handler.stream is not None:
+            return await self._stream(
+                self._handler.stream(value, context), context, request, left_s
+            )
+        if self._handler.thread is not None:
+            return await self._thread(self._handler.thread(value, context), context, left_s)
+        if self._handler.call is None:
+            raise TypeError("a handler is one of three")
+        limit = asyncio.timeout(left_s)
+        try:
+            async with limit:
+                reply = await self._handler.call(value, context)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            return self._overrun(context)
+        return self._completed(reply)
+
+    async def _thread(
+        self, running: "asyncio.Future[object]", context: Context, left_s: float
+    ) -> Outcome:
+        done, _ = await asyncio.wait([running], timeout=left_s)
+        if not done:
+            overrun = self._overrun(context)
+            return Outcome(event=overrun.event, value=overrun.value, leftover=running)
+        return self._completed(running.result())
+
+    async def _stream(
+        self, parts: AsyncIterator[object], context: Context, request: Request, left_s: float
+    ) -> Outcome:
+        count = 0
+        limit = asyncio.timeout(left_s)
+        try:
+            async with limit:
+                async for part in parts:
+                    encoded = self._service.encode_reply(part)
+                    await self._write(request, Event.PART, encoded, count)
+                    count += 1
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            return self._overrun(context)
+        return Outcome(event=Event.COMPLETED, count=count)
+
+    def _completed(self, reply: object) -> Outcome:
+        if self._service.kind == "none":
+            return Outcome(event=Event.COMPLETED)
+        return Outcome(event=Event.COMPLETED, value=self._service.encode_reply(reply))
+
+    def _overrun(self, context: Context) -> Outcome:
+        if context.deadline_s <= 0:
+            return Outcome(event=Event.EXPIRED)
+        limit_s = self._service.worker.timeout_s
+        return _failure("handler-timeout", f"the handler ran longer than {limit_s:g} s")
+
+    def _context(self, request: Request, send: Send) -> Context:
+        deadline_ms = request.deadline_ms
+        loop = asyncio.get_running_loop()
+
+        def seconds_left() -> float:
+            if deadline_ms is None:
+                return float("inf")
+            return (deadline_ms - self._clock.now_ms()) / 1000
+
+        def report(fraction: float | None, message: str) -> None:
+            loop.call_soon_threadsafe(self._progress, request, send, fraction, message)
+
+        return Context(
+            request_id=request.request_id,
+            attempt=request.attempt,
+            principal=request.principal,
+            replay=request.replay_id,
+            seconds_left=seconds_left,
+            report=report,
+        )
+
+    def _progress(self, request: Request, send: Send, fraction: float | None, message: str) -> None:
+        if request.reply_to is None or request.correlation is not None:
+            return
+        try:
+            value = PROGRESS.from_native({"fraction": fraction, "message": message})
+        except InvalidPayloadError as wrong:
+            _log.warning("progress-invalid", request_id=request.request_id, why=str(wrong))
+            return
+        written = send(make_reply(request, Event.PROGRESS, value))
+        written.add_done_callback(_note_loss)
+
+    async def _write(
+        self, request: Request, event: Event, value: bytes | None, sequence: int | None
+    ) -> bool:
+        if request.reply_to is None or (request.correlation is not None and not event.is_last):
+            return True
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            record = make_reply(request, event, value, sequence=sequence)
+            try:
+                self._clock.learn(await self._producer.route(self._in_hand())(record))
+            except BodyTooLargeError as too_large:
+                refused = _failure("reply-too-large", str(too_large))
+                event, value, sequence = refused.event, refused.value, None
+            except TopicError as gone:
+                _log.error("reply-undeliverable", request_id=request.request_id, why=str(gone))
+                return False
+            except BridgeError as trouble:
+                _log.warning("reply-not-written", request_id=request.request_id, why=str(trouble))
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            else:
+                return True
+
+
+def _refusal(error: Exception, request: Request) -> Outcome:
+    """Say what a handler's exception means for its request."""
+    if isinstance(error, HandlingError):
+        return _failure(
+            error.failure_code, str(error), retryable=error.retryable, details=error.details
+        )
+    if isinstance(error, InvalidPayloadError):
+        _log.error("reply-invalid", request_id=request.request_id, why=str(error))
+        return _failure("reply-invalid", f"the reply does not fit its contract: {error}")
+    _log.error("handler-failed", request_id=request.request_id, exc_info=error)
+    return _failure("handler-failed", "the handler broke; the worker's log has the reason")
+
+
+def _failure(
+    code: str, message: str, *, retryable: bool = False, details: dict[str, str] | None = None
+) -> Outcome:
+    value = FAILURE.from_native(
+        {
+            "code": code[:MAX_TEXT],
+            "message": message[:MAX_TEXT],
+            "retryable": retryable,
+            "details": {k[:MAX_TEXT]: v[:MAX_TEXT] for k, v in list((details or {}).items())[:50]},
+        }
+    )
+    return Outcome(event=Event.FAILED, value=value)
+
+
+def _note_loss(written: "asyncio.Future[Placed]") -> None:
+    if not written.cancelled() and written.exception() is not None:
+        _log.info("progress-lost", why=str(written.exception()))

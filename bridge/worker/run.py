@@ -1,0 +1,392 @@
+"""The run: poll, queue per key, attempt, reply acknowledged, ledger, commit."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from bridge import metrics
+from bridge.envelope import Record, parse_reply, parse_request
+from bridge.errors import BridgeError, RecordError, TopicError
+from bridge.kafka import (
+    Assigned,
+    Config,
+    Group,
+    Position,
+    Producer,
+    Reader,
+    describe_topics,
+    open_group,
+)
+from bridge.ledger import Ledger
+from bridge.service import Service
+from bridge.worker.answered import Answered, Identity, format_note, parse_note
+from bridge.worker.attempt import Attempts, Clock
+from bridge.worker.handler import Handler
+
+_log = structlog.get_logger("bridge.worker")
+
+COMMIT_S = 0.25
+"""Commits are batched for so long: a crash costs a look into the reply log, not a repetition."""
+REFRESH_S = 30.0
+"""An idle partition's note is renewed so often, which bounds what a new owner must read."""
+SEEK_MARGIN_MS = 2000
+FULL = 1000
+"""Records in hand beyond which fetching pauses; it goes on at half of it."""
+RETRY_S = 1.0
+
+Place = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Clients:
+    """What the workers of one process share.
+
+    Attributes:
+        config: librdkafka settings.
+        producer: Writes events.
+        reader: Reads the reply log back.
+    """
+
+    config: Config
+    producer: Producer
+    reader: Reader
+
+
+class Partition:
+    """One partition that this worker owns."""
+
+    def __init__(self, place: Place, next_offset: int) -> None:
+        self.place = place
+        self.ledger = Ledger(next_offset)
+        self.held: deque[Record] = deque()
+        self.is_warm = False
+        self.is_gone = False
+        self.is_lost = False
+        self.running = 0
+        self.idle = asyncio.Event()
+        self.idle.set()
+        self.committed: Position | None = None
+
+    def begin(self) -> None:
+        """Note that a record is being handled."""
+        self.running += 1
+        self.idle.clear()
+
+    def end(self) -> None:
+        """Note that a record is no longer being handled."""
+        self.running -= 1
+        if self.running == 0:
+            self.idle.set()
+
+
+class Worker:
+    """Runs one service; a member of its consumer group.
+
+    Args:
+        service: The contract.
+        handler: What its author wrote.
+        clients: What it reads and writes with.
+        own_ms: Own clock, Unix milliseconds.
+        grace_s: How long a revoked or stopping partition may finish what is being handled.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        handler: Handler,
+        *,
+        clients: Clients,
+        own_ms: Callable[[], int],
+        grace_s: float = 10.0,
+    ) -> None:
+        self._service = service
+        self._config = clients.config
+        self._reader = clients.reader
+        self._grace_s = grace_s
+        self._clock = Clock(own_ms)
+        self._attempts = Attempts(
+            service, handler, clients.producer, self._clock, lambda: self._in_hand
+        )
+        self._answered = Answered()
+        self._partitions: dict[Place, Partition] = {}
+        self._keys: dict[bytes, deque[tuple[Partition, Record]]] = {}
+        self._slots = asyncio.Semaphore(service.worker.concurrency)
+        self._in_hand = 0
+        self._is_paused = False
+        self._lanes: list[Place] = []
+        self._group: Group | None = None
+        self._tasks: asyncio.TaskGroup | None = None
+        self._draining: set[asyncio.Task[None]] = set()
+        self._finished = asyncio.Event()
+
+    async def run(self, stop: asyncio.Event, *, ready: Callable[[], None] = lambda: None) -> None:
+        """Work until `stop` is set; then finish what is being handled, commit, and leave.
+
+        Raises:
+            TopicError: The service's topics do not exist.
+        """
+        await self._find_topics(stop)
+        await self._attempts.learn_time()
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            async with open_group(
+                self._config, self._service.group, [self._service.requests_topic], self
+            ) as group:
+                self._group = group
+                committing = tasks.create_task(self._commit_again_and_again())
+                ready()
+                await stop.wait()
+            committing.cancel()
+            for task in self._draining:
+                task.cancel()
+
+    async def _find_topics(self, stop: asyncio.Event) -> None:
+        """Wait until Kafka answers, and learn the lanes of the reply topic."""
+        while not stop.is_set():
+            try:
+                found = await describe_topics(self._config)
+            except BridgeError as trouble:
+                _log.warning("kafka-away", why=str(trouble))
+                await asyncio.sleep(RETRY_S)
+                continue
+            replies = self._service.replies_topic
+            for topic in (self._service.requests_topic, replies):
+                if topic not in found:
+                    raise TopicError(f"{topic} does not exist: run `kbridge topics apply`")
+            self._lanes = [(replies, lane) for lane in range(found[replies])]
+            return
+
+    # What the group tells ------------------------------------------------------------------
+
+    async def assigned(self, partitions: Sequence[Assigned]) -> None:
+        """Own partitions; their records are held until it is known what is answered already."""
+        mine = []
+        for one in partitions:
+            next_offset = -1 if one.position is None else one.position.offset
+            partition = Partition(one.place, next_offset)
+            partition.committed = one.position
+            self._partitions[one.place] = partition
+            mine.append(partition)
+        self._spawn(self._warm(mine))
+
+    async def revoked(self, places: Sequence[Place]) -> None:
+        """Give partitions up: what runs may finish within the grace time, then it is committed."""
+        gone = [self._partitions.pop(place) for place in places if place in self._partitions]
+        for partition in gone:
+            partition.is_gone = True
+        try:
+            async with asyncio.timeout(self._grace_s):
+                for partition in gone:
+                    await partition.idle.wait()
+        except TimeoutError:
+            _log.warning("given-up-unfinished", places=[p.place for p in gone if p.running])
+        await self._commit(gone)
+
+    async def lost(self, places: Sequence[Place]) -> None:
+        """Drop partitions that are another's: nothing is committed or answered for them."""
+        for place in places:
+            partition = self._partitions.pop(place, None)
+            if partition is not None:
+                partition.is_gone = partition.is_lost = True
+        _log.warning("partitions-lost", places=list(places))
+
+    def take(self, records: list[Record]) -> None:
+        """Queue records of owned partitions."""
+        for record in records:
+            partition = self._partitions.get((record.topic, record.partition or 0))
+            if partition is None:
+                continue
+            if partition.is_warm:
+                self._dispatch(partition, record)
+            else:
+                partition.held.append(record)
+                self._in_hand += 1
+        self._throttle()
+
+    # Dedupe --------------------------------------------------------------------------------
+
+    async def _warm(self, partitions: list[Partition]) -> None:
+        """Learn what is answered already, then let the partitions' records go."""
+        now_ms = self._clock.now_ms()
+        oldest_ms = now_ms - int(self._service.worker.dedupe_s * 1000)
+        windows = [
+            oldest_ms
+            if partition.committed is None
+            else parse_note(partition.committed.note, otherwise_ms=oldest_ms)
+            for partition in partitions
+        ]
+        since_ms = min((window for window in windows if window is not None), default=None)
+        if since_ms is not None:
+            await self._read_back(since_ms, until_ms=None)
+        # Before the first record goes: a note that says "nothing under way" stops being true now.
+        await self._commit(partitions)
+        for partition in partitions:
+            partition.is_warm = True
+            held, partition.held = partition.held, deque()
+            self._in_hand -= len(held)
+            for record in held:
+                if not partition.is_gone:
+                    self._dispatch(partition, record)
+        self._throttle()
+        if since_ms is None or since_ms > oldest_ms:
+            await self._read_back(oldest_ms, until_ms=since_ms or now_ms)
+
+    async def _read_back(self, since_ms: int, *, until_ms: int | None) -> None:
+        """Remember every last event in the service's lanes from a time to their end."""
+        if self._service.kind == "none":
+            return
+        while True:
+            found: list[Identity] = []
+
+            def is_enough(record: Record) -> bool:  # on the reader's thread
+                if until_ms is not None and record.timestamp_ms > until_ms + SEEK_MARGIN_MS:
+                    return True
+                reply = parse_reply(record)
+                if reply is not None and reply.event is not None and reply.event.is_last:
+                    found.append(reply.identity)  # noqa: B023 - read before the next turn
+                return False
+
+            try:
+                await self._reader.read(
+                    self._lanes, since_ms=since_ms - SEEK_MARGIN_MS, is_enough=is_enough
+                )
+            except BridgeError as trouble:
+                _log.warning("reply-log-not-read", why=str(trouble))
+                await asyncio.sleep(RETRY_S)
+                continue
+            self._answered.add(found)
+            return
+
+    # Work ----------------------------------------------------------------------------------
+
+    def _dispatch(self, partition: Partition, record: Record) -> None:
+        """Start a record, or queue it behind the one of the same key that is under way."""
+        partition.ledger.start(record.offset, at_ms=self._clock.now_ms())
+        self._in_hand += 1
+        key = record.key
+        if key is None:  # no key, no order: a line of its own
+            key = f"{record.topic}/{record.partition}/{record.offset}".encode()
+        waiting = self._keys.get(key)
+        if waiting is None:
+            self._keys[key] = deque()
+            self._spawn(self._drain(key, partition, record))
+        else:
+            waiting.append((partition, record))
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        if self._tasks is None:
+            raise RuntimeError("the worker does not run")
+        task = self._tasks.create_task(work)
+        self._draining.add(task)
+        task.add_done_callback(self._draining.discard)
+
+    async def _drain(self, key: bytes, partition: Partition, record: Record) -> None:
+        """Work on the records of one key, one after the other."""
+        waiting = self._keys[key]
+        while True:
+            if not partition.is_gone:
+                async with self._slots:
+                    await self._work(partition, record)
+            self._in_hand -= 1
+            if self._is_paused:
+                self._throttle()
+            if not waiting:
+                del self._keys[key]
+                return
+            partition, record = waiting.popleft()
+
+    async def _work(self, partition: Partition, record: Record) -> None:
+        partition.begin()
+        try:
+            result = await self._answer(partition, record)
+            partition.ledger.finish(record.offset)
+            self._finished.set()
+            metrics.HANDLED.labels(self._service.name, result).inc()
+        finally:
+            partition.end()
+
+    async def _answer(self, partition: Partition, record: Record) -> str:
+        """Bring one record to its end; returns what became of it."""
+        try:
+            request = parse_request(record)
+        except RecordError as unreadable:
+            _log.error(
+                "record-unreadable",
+                topic=record.topic,
+                partition=record.partition,
+                offset=record.offset,
+                why=str(unreadable),
+            )
+            return "unreadable"
+        if request.identity in self._answered:
+            return "skipped"
+        outcome = await self._attempts.run(record, request)
+        if partition.is_lost:
+            return "lost"  # another worker owns the record now, and answers it
+        is_written = await self._attempts.deliver(request, outcome)
+        self._answered.add([request.identity])
+        if outcome.leftover is not None:
+            await asyncio.wait([outcome.leftover])
+        return outcome.event.value if is_written else "undeliverable"
+
+    def _throttle(self) -> None:
+        """Pause fetching while too much is in hand; polling goes on, so the group is kept."""
+        metrics.IN_HAND.labels(self._service.name).set(self._in_hand)
+        if self._group is None:
+            return
+        if self._in_hand >= FULL:  # again on every batch: a rebalance may have resumed fetching
+            self._is_paused = True
+            self._group.pause(list(self._partitions))
+        elif self._is_paused and self._in_hand <= FULL // 2:
+            self._is_paused = False
+            self._group.resume(list(self._partitions))
+
+    # Commit --------------------------------------------------------------------------------
+
+    async def _commit_again_and_again(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(REFRESH_S):
+                    await self._finished.wait()
+            except TimeoutError:
+                pass
+            self._finished.clear()
+            await self._commit(list(self._partitions.values()))
+            await asyncio.sleep(COMMIT_S)
+
+    async def _commit(self, partitions: Sequence[Partition]) -> None:
+        """Commit what is contiguous, with the time from which answers may be uncommitted."""
+        now_ms = self._clock.now_ms()
+        positions: dict[Place, Position] = {}
+        for partition in partitions:
+            offset = partition.ledger.committable
+            is_clean = partition.is_gone and partition.running == 0
+            since_ms = None if is_clean else partition.ledger.since_ms(now_ms)
+            position = Position(offset, format_note(since_ms))
+            if offset >= 0 and _is_worth_it(partition.committed, position, now_ms):
+                positions[partition.place] = position
+        if not positions or self._group is None:
+            return
+        try:
+            await self._group.commit(positions)
+        except BridgeError as refused:
+            _log.warning("not-committed", why=str(refused))
+            return
+        for partition in partitions:
+            partition.committed = positions.get(partition.place, partition.committed)
+
+
+def _is_worth_it(committed: Position | None, position: Position, now_ms: int) -> bool:
+    """Tell whether a commit says anything new: an offset, a clean end, or a note gone stale."""
+    if committed is None or committed.offset != position.offset:
+        return True
+    if position.note == committed.note:
+        return False
+    since_ms = parse_note(position.note, otherwise_ms=now_ms)
+    before_ms = parse_note(committed.note, otherwise_ms=0)
+    if since_ms is None or before_ms is None:
+        return True
+    return since_ms - before_ms >= REFRESH_S * 1000
