@@ -31,7 +31,7 @@ from pathlib import Path
 
 from bridge.embedded.guard import guarded
 from bridge.embedded.jars import Jars, load_class_path
-from bridge.embedded.jvm import Jvm, open_jvm, stop, wait_until
+from bridge.embedded.jvm import Jvm, start, stop, wait_until
 from bridge.embedded.node import Node, format_settings, java_command
 from bridge.errors import EmbeddedKafkaError
 
@@ -40,6 +40,7 @@ __all__ = ["Jars", "Kafka", "guarded", "open_kafka"]
 _READY_S = 60.0
 _LOCK_S = 2.0  # what a JVM takes to die after its owner was killed
 _POLL_S = 0.02
+_WATCH_S = 0.2
 _HOST = "127.0.0.1"
 
 
@@ -49,22 +50,29 @@ class Kafka:
 
     Attributes:
         bootstrap: Addresses for clients: `127.0.0.1:PORT`, comma-separated.
-        pids: The JVMs, by node.
-        logs: Kafka's log files, by node.
+        nodes: The JVMs, by node.
     """
 
     bootstrap: str
-    pids: tuple[int, ...]
-    logs: tuple[Path, ...]
-    _jvms: tuple[Jvm, ...]
+    nodes: tuple[Jvm, ...]
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Process IDs of the JVMs, by node."""
+        return tuple(node.process.pid for node in self.nodes)
+
+    @property
+    def logs(self) -> tuple[Path, ...]:
+        """Kafka's log files, by node."""
+        return tuple(node.log for node in self.nodes)
 
     async def wait_end(self) -> EmbeddedKafkaError:
-        """Wait until a node ends without having been told to, and tell why."""
+        """Wait until a node ends without having been told to, and tell why; the others go on."""
         while True:
-            for jvm in self._jvms:
-                if jvm.is_ended:
-                    return jvm.death()
-            await asyncio.sleep(_POLL_S * 10)
+            for node in self.nodes:
+                if node.is_ended:
+                    return node.death()
+            await asyncio.sleep(_WATCH_S)
 
 
 @asynccontextmanager
@@ -95,8 +103,8 @@ async def open_kafka(
     """
     if nodes not in {1, 3}:
         raise EmbeddedKafkaError(f"{nodes} nodes: want 1 or 3")
-    data = _open_folder(data)
     class_path = await load_class_path(jars, say)
+    data = _load_folder(data)
     async with _open_lock(data) as lock:
         cluster_id = _load_cluster_id(data, nodes)
         with _open_ports(port, nodes) as ports:
@@ -111,25 +119,32 @@ async def open_kafka(
             ]
             await _format(found, cluster_id, class_path)
             async with _open_nodes(found, class_path, jit=jit, lock=lock) as jvms:
-                yield Kafka(
-                    bootstrap=",".join(node.address for node in found),
-                    pids=tuple(jvm.process.pid for jvm in jvms),
-                    logs=tuple(jvm.log for jvm in jvms),
-                    _jvms=tuple(jvms),
-                )
+                bootstrap = ",".join(node.address for node in found)
+                yield Kafka(bootstrap=bootstrap, nodes=tuple(jvms))
+
+
+def _load_folder(data: Path) -> Path:
+    """Make the folder and its lock file where they are missing; Java gets full paths."""
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        (data / "lock").touch()
+    except OSError as error:
+        raise EmbeddedKafkaError(
+            f"{data} cannot be the data folder ({error.strerror}): choose another one"
+        ) from None
+    return data.absolute()
 
 
 @asynccontextmanager
 async def _open_lock(data: Path) -> AsyncIterator[int]:
     """Hold the data folder; the lock lasts as long as any process has the descriptor open."""
-    file = data / "lock"
-    with file.open("a+") as lock:
+    with (data / "lock").open("r+") as lock:
         try:
             async with asyncio.timeout(_LOCK_S):
                 while not _is_locked(lock.fileno()):  # noqa: ASYNC110 - nobody could set an event
                     await asyncio.sleep(_POLL_S)
         except TimeoutError:
-            holder = file.read_text().strip() or "unknown"
+            holder = lock.read().strip() or "unknown"
             raise EmbeddedKafkaError(
                 f"{data} is in use by the Kafka of process {holder}: "
                 "end that one, or use another data folder"
@@ -138,17 +153,6 @@ async def _open_lock(data: Path) -> AsyncIterator[int]:
         lock.write(f"{os.getpid()}\n")
         lock.flush()
         yield lock.fileno()
-
-
-def _open_folder(data: Path) -> Path:
-    """Make the folder where it is missing; Java gets full paths."""
-    try:
-        data.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EmbeddedKafkaError(
-            f"{data} cannot be the data folder ({error.strerror}): choose another one"
-        ) from None
-    return data.absolute()
 
 
 def _is_locked(descriptor: int) -> bool:
@@ -224,7 +228,7 @@ async def _format(nodes: Sequence[Node], cluster_id: str, class_path: str) -> No
             node.settings.write_text(format_settings(node, nodes, scratch))
             main = ["kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(node.settings)]
             command = [*java_command(node, class_path, jit=False), *main]
-            new.append((node, open_jvm(command, log=node.log, output=node.output)))
+            new.append((node, start(command, log=node.log, output=node.output)))
     jvms = [jvm for _, jvm in new]
     try:
         await wait_until(jvms, lambda jvm: jvm.is_ended)
@@ -247,7 +251,7 @@ async def _open_nodes(
     try:
         for node in nodes:
             command = [*java_command(node, class_path, jit=jit), "kafka.Kafka", str(node.settings)]
-            jvms.append(open_jvm(command, log=node.log, output=node.output, keep=[lock]))
+            jvms.append(start(command, log=node.log, output=node.output, keep=[lock]))
         try:
             async with asyncio.timeout(_READY_S):
                 await wait_until(jvms, lambda jvm: jvm.is_ready)

@@ -25,9 +25,8 @@ def _parse() -> argparse.Namespace:
 
 
 async def _run(arguments: argparse.Namespace) -> None:
-    told = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, told.set)
+    for number in (signal.SIGTERM, signal.SIGINT):  # at any time, also while it starts
+        asyncio.get_running_loop().add_signal_handler(number, _cancel)
     async with open_kafka(
         data=arguments.data,
         port=arguments.port,
@@ -38,7 +37,12 @@ async def _run(arguments: argparse.Namespace) -> None:
     ) as kafka:
         sys.stdout.write(f"ready {kafka.bootstrap}\n")
         sys.stdout.flush()
-        await told.wait()
+        raise await kafka.wait_end()
+
+
+def _cancel() -> None:
+    for task in asyncio.all_tasks():
+        task.cancel()
 
 
 def _say(line: str) -> None:
@@ -48,10 +52,11 @@ def _say(line: str) -> None:
 def _main() -> int:
     try:
         asyncio.run(_run(_parse()))
+    except asyncio.CancelledError:
+        return 0  # told to end, and ended
     except EmbeddedKafkaError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return 0
+        _say(str(error))
+    return 1
 
 
 if __name__ == "__main__":

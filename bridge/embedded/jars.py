@@ -68,14 +68,24 @@ async def load_class_path(jars: Jars, say: Callable[[str], None]) -> str:
         EmbeddedKafkaError: A jar could not be fetched or is not the pinned one; what was fetched
             before it stays in the cache.
     """
-    folder = jars.cache.expanduser() / "jars"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = _load_folder(jars.cache)
     pins = [_Pin(*line.split()) for line in _PINS.read_text().splitlines() if line[:1] != "#"]
     missing = [pin for pin in pins if not _is_whole(folder / pin.file, pin.sha256)]
     if missing:
         say(f"fetching {len(missing)} of {len(pins)} jars of Kafka, once, to {folder}")
         await _fetch_all(missing, folder, jars.repository)
     return os.pathsep.join(str(folder / pin.file) for pin in pins)
+
+
+def _load_folder(cache: Path) -> Path:
+    folder = cache.expanduser() / "jars"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EmbeddedKafkaError(
+            f"{folder} cannot keep Kafka's jars ({error.strerror}): choose another cache folder"
+        ) from None
+    return folder
 
 
 def _is_whole(file: Path, sha256: str) -> bool:

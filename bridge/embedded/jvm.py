@@ -52,8 +52,8 @@ class Jvm:
         return EmbeddedKafkaError(f"Kafka's Java {how}: {complaint} (more in {file})")
 
 
-def open_jvm(command: Sequence[str], *, log: Path, output: Path, keep: Sequence[int] = ()) -> Jvm:
-    """Start a JVM; the caller ends it with `stop`.
+def start(command: Sequence[str], *, log: Path, output: Path, keep: Sequence[int] = ()) -> Jvm:
+    """Start a JVM; whoever does stops it.
 
     Args:
         command: Java and its arguments.

@@ -90,6 +90,8 @@ def format_settings(node: Node, nodes: Sequence[Node], records: Path) -> str:
         "share.coordinator.state.topic.min.isr": in_sync,
         "group.initial.rebalance.delay.ms": 0,
         "transaction.abort.timed.out.transaction.cleanup.interval.ms": 1000,
+        "broker.session.timeout.ms": 3000,  # how long a start waits after a kill; 9 s otherwise
+        "broker.heartbeat.interval.ms": 500,
         "num.network.threads": 2,
         "num.io.threads": 4,
         "log.cleaner.dedupe.buffer.size": 8 << 20,  # 128 MiB of the heap otherwise
