@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+import uvloop
 from rich.console import Console
 
 from bridge.cli import processes as processes_
@@ -138,7 +139,7 @@ def worker(
         )
     if handler is not None and len(services) > 1:
         raise typer.BadParameter("--handler is for one service: run one worker for each")
-    asyncio.run(processes_.run_workers(settings, [known[name] for name in services], handler))
+    uvloop.run(processes_.run_workers(settings, [known[name] for name in services], handler))
 
 
 @topics.command("apply")

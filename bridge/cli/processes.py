@@ -2,11 +2,13 @@
 
 import asyncio
 import gc
+import os
 import secrets
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +32,9 @@ _log = structlog.get_logger("bridge.cli")
 
 _BACKLOG = 2048
 _KEEP_ALIVE_S = 75  # nginx's default, so that a proxy in front closes first
+_FORCE_S = 10.0
+"""So long after the grace time a process that has not ended is ended."""
+_FORCED = 1
 WORKER_FEW = 4
 """A worker with so many records in hand, or fewer, answers without linger (measured: ARCHITECTURE)."""
 INGRESS_FEW = 8
@@ -140,7 +145,7 @@ async def run_ingress(
         server.should_exit = True
         app.state.release()
 
-    _on_signals(stop)
+    _on_signals(stop, settings.grace_s)
     freeze()
     host, port = listener.getsockname()[:2]
     _log.info("listening", host=host, port=port)
@@ -149,10 +154,24 @@ async def run_ingress(
         raise SettingsError("the ingress did not start: its log says why")
 
 
-def _on_signals(stop: Callable[[], None]) -> None:
+def _on_signals(stop: Callable[[], None], grace_s: float) -> None:
+    """Stop on SIGTERM and SIGINT; by force when that takes longer than the grace time allows."""
+
+    def begin() -> None:
+        forced = threading.Timer(grace_s + _FORCE_S, _force)
+        forced.daemon = True
+        forced.start()
+        stop()
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
+        loop.add_signal_handler(number, begin)
+
+
+def _force() -> None:
+    """End a process whose client library waits for a Kafka that is gone, or a thread for ever."""
+    _log.error("stopped-by-force")
+    os._exit(_FORCED)
 
 
 def _run_children(settings: Settings, listener: socket.socket) -> None:
@@ -190,7 +209,7 @@ async def run_workers(settings: Settings, services: list[Service], where: str | 
     """Run workers for services until SIGTERM or SIGINT."""
     sys.path.insert(0, "")  # handlers are found from where the worker is started
     stop = asyncio.Event()
-    _on_signals(stop.set)
+    _on_signals(stop.set, settings.grace_s)
     threads = ThreadPoolExecutor(
         sum(service.worker.concurrency for service in services), thread_name_prefix="handler"
     )

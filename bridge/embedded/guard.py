@@ -43,6 +43,9 @@ def guarded(command: Sequence[str], *, on_parent_death: int = signal.SIGKILL) ->
 
 
 def _main(parent_pid: int, signal_number: int, command: list[str]) -> int:
+    # A group of its own: Ctrl-C in a terminal reaches the owner only, which ends its children in
+    # order. Kafka would else be gone before the workers could commit.
+    os.setpgid(0, 0)
     if sys.platform == "linux":
         import ctypes  # noqa: PLC0415 - not there on every system, and only this one needs it
 

@@ -1,6 +1,7 @@
 """What all client objects share: configuration, log lines, and messages read as records."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from threading import Event as Flag
@@ -15,6 +16,7 @@ Config = Mapping[str, str | int | bool]
 """librdkafka settings: `bootstrap.servers` and whatever the operator passed through."""
 
 _log = structlog.get_logger("bridge.kafka")
+_library_log = logging.getLogger("bridge.librdkafka")
 
 SHARED: Config = {
     # A broker that comes back is found within 1 s (the default backs off up to 10 s).
@@ -45,6 +47,7 @@ def merge(*parts: Config) -> dict[str, object]:
     for part in parts:
         merged.update(part)
     merged["error_cb"] = _report
+    merged["logger"] = _library_log
     return merged
 
 

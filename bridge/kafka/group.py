@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import confluent_kafka as ck
@@ -34,7 +35,7 @@ GROUP: Config = {
     "queued.max.messages.kbytes": 16_384,
 }
 
-_CALL_S = 10.0
+_CALL_S = 5.0
 _SETTLE_S = 30.0
 
 
@@ -74,6 +75,7 @@ class Group:
 
     def __init__(self, consumer: ck.Consumer) -> None:
         self._consumer = consumer
+        self._committing: asyncio.Future[object] | None = None
 
     async def commit(self, positions: Mapping[Place, Position]) -> None:
         """Commit positions and wait until the broker has them.
@@ -85,10 +87,21 @@ class Group:
             ck.TopicPartition(topic, partition, position.offset, metadata=position.note)
             for (topic, partition), position in positions.items()
         ]
+        if self._committing is not None and not self._committing.done():
+            raise BrokerDownError("offsets not committed: Kafka still owes the answer to the last")
+        self._committing = asyncio.get_running_loop().run_in_executor(
+            None, partial(self._consumer.commit, offsets=offsets, asynchronous=False)
+        )
         try:
-            await asyncio.to_thread(self._consumer.commit, offsets=offsets, asynchronous=False)
+            # The library waits for a coordinator without end; a worker that stops must not.
+            async with asyncio.timeout(_CALL_S):
+                await asyncio.shield(self._committing)
         except ck.KafkaException as refused:
             raise BrokerDownError(f"offsets not committed: {refused.args[0].str()}") from None
+        except RuntimeError as closed:  # the group was left meanwhile
+            raise BrokerDownError(f"offsets not committed: {closed}") from None
+        except TimeoutError:
+            raise BrokerDownError(f"offsets not committed within {_CALL_S:.0f} s") from None
 
     def pause(self, places: Sequence[Place]) -> None:
         """Fetch nothing more from these partitions until `resume`."""

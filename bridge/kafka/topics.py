@@ -124,7 +124,8 @@ def _create(config: Config, shapes: Sequence[Shape], brokers: int) -> None:
         )
         for shape in shapes
     ]
-    made = _admin(config).create_topics(new, operation_timeout=30.0, request_timeout=30.0)
+    admin = _admin(config)  # held until the futures are done: they end with it
+    made = admin.create_topics(new, operation_timeout=30.0, request_timeout=30.0)
     for name, future in made.items():
         _await_created(name, future)
 

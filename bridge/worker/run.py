@@ -139,7 +139,7 @@ class Worker:
                 committing = tasks.create_task(self._commit_again_and_again())
                 ready()
                 await stop.wait()
-            committing.cancel()
+                committing.cancel()
             for task in self._draining:
                 task.cancel()
 
