@@ -102,27 +102,11 @@ async def run_ingress(
     settings: Settings, services: dict[str, Service], listener: socket.socket
 ) -> None:
     """Run one ingress until SIGTERM or SIGINT."""
-    limits = Limits(
-        waiters=settings.waiters,
-        max_wait_s=settings.max_wait_s,
-        max_body_bytes=settings.max_body_bytes,
-        max_depth=settings.max_depth,
-        max_header_bytes=settings.max_header_bytes,
-        max_uri_bytes=settings.max_uri_bytes,
-    )
-    lanes = Lanes(
-        settings.client_config(),
-        services,
-        tuple(int(lane) for lane in settings.lanes.split(",") if lane)
-        or (secrets.randbelow(LANES),),
-        secrets.token_hex(8),
-        now_ms,
-    )
     app = make_app(
         services,
         settings.client_config(),
-        lanes,
-        limits,
+        _lanes(settings, services),
+        _limits(settings),
         chance=draw_62_bits,
         probe_s=settings.probe_s,
     )
@@ -152,6 +136,23 @@ async def run_ingress(
     await server.serve(sockets=[listener])
     if not server.started:
         raise SettingsError("the ingress did not start: its log says why")
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        waiters=settings.waiters,
+        max_wait_s=settings.max_wait_s,
+        max_body_bytes=settings.max_body_bytes,
+        max_depth=settings.max_depth,
+        max_header_bytes=settings.max_header_bytes,
+        max_uri_bytes=settings.max_uri_bytes,
+    )
+
+
+def _lanes(settings: Settings, services: dict[str, Service]) -> Lanes:
+    set_ones = tuple(int(lane) for lane in settings.lanes.split(",") if lane)
+    picks = set_ones or (secrets.randbelow(LANES),)
+    return Lanes(settings.client_config(), services, picks, secrets.token_hex(8), now_ms)
 
 
 def _on_signals(stop: Callable[[], None], grace_s: float) -> None:

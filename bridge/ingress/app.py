@@ -72,21 +72,9 @@ def make_app(
             ingress.release()
             holding.cancel()
 
-    routes = Routes(services)
     app = Starlette(
         lifespan=lifespan,
-        routes=[
-            Route("/v1/services/{service}/requests", routes.post, methods=["POST"]),
-            Route("/v1/services/{service}/requests/{request_id}", routes.get, methods=["GET"]),
-            Route("/v1/services", routes.directory, methods=["GET"]),
-            Route("/v1/services/{service}", routes.service, methods=["GET"]),
-            Route("/schemas/ids/{schema_id}", routes.schema, methods=["GET"]),
-            Route("/healthz", routes.healthz, methods=["GET"]),
-            Route("/readyz", routes.readyz, methods=["GET"]),
-            Route("/metrics", routes.metrics, methods=["GET"]),
-            Route("/openapi.json", routes.openapi, methods=["GET"]),
-            Route("/docs", routes.docs, methods=["GET"]),
-        ],
+        routes=_routes(Routes(services)),
         exception_handlers={
             BridgeError: _on_problem,
             HTTPException: _on_http,
@@ -97,6 +85,21 @@ def make_app(
     app.state.release = lambda: None  # called on SIGTERM, perhaps before the lifespan has begun
     app.add_middleware(LimitHeaders, limits=limits)
     return app
+
+
+def _routes(routes: "Routes") -> list[Route]:
+    return [
+        Route("/v1/services/{service}/requests", routes.post, methods=["POST"]),
+        Route("/v1/services/{service}/requests/{request_id}", routes.get, methods=["GET"]),
+        Route("/v1/services", routes.directory, methods=["GET"]),
+        Route("/v1/services/{service}", routes.service, methods=["GET"]),
+        Route("/schemas/ids/{schema_id}", routes.schema, methods=["GET"]),
+        Route("/healthz", routes.healthz, methods=["GET"]),
+        Route("/readyz", routes.readyz, methods=["GET"]),
+        Route("/metrics", routes.metrics, methods=["GET"]),
+        Route("/openapi.json", routes.openapi, methods=["GET"]),
+        Route("/docs", routes.docs, methods=["GET"]),
+    ]
 
 
 class Routes:

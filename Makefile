@@ -1,0 +1,44 @@
+# Every target sets up what it needs in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint check bench pins clean
+
+demo: .venv/run ## start everything on an embedded Kafka, ask real questions, print the answers
+	@$(BIN)/python -m demo
+
+test: .venv/dev ## the whole suite; the container tests where a Docker engine answers
+	@$(BIN)/python -m pytest
+
+lint: .venv/dev ## lint, format, types, import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+check: lint test ## all of it
+
+bench: .venv/dev ## the bridge beside the raw Kafka round trip and an empty echo
+	@$(BIN)/python -m benchmarks
+
+pins: .venv/dev ## resolve requirements/*.txt anew
+	@PATH=$(CURDIR)/$(BIN):$$PATH requirements/compile
+
+clean: ## remove what the targets made
+	rm -rf .venv .bridge .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("want Python 3.11 or later: make PYTHON=python3.11")'
+	@$(PYTHON) -m venv .venv
+
+.venv/run: requirements/run.txt pyproject.toml | .venv/bin/python
+	@echo "installing into .venv (once)"
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/run.txt -r requirements/build.txt
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv/dev: requirements/dev.txt pyproject.toml | .venv/bin/python
+	@echo "installing into .venv (once)"
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@ .venv/run
