@@ -11,6 +11,7 @@ the lock on it is inherited by the JVMs, so it lasts as long as the last of them
     node       one node's files, settings and command line
     jvm        a JVM as a child: started, watched, stopped
     jars       Kafka's jars: pinned, fetched once, checked
+    pins       how the list of them, jars.txt, is made
     guard      a child that dies with its parent; for other children too
     __main__   the same as a program, for tests and other languages
 """

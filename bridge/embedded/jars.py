@@ -1,15 +1,14 @@
 """Kafka's jars: fetched once with jgo, kept in the user's cache, checked at every start.
 
-`jars.txt` pins every jar and its SHA-256, so nothing is resolved at run time: jgo only downloads.
-(Asked to resolve Kafka and log4j together, it takes log4j's wish for an older kafka-clients, and
-its environment builder fetches a whole JDK to look at the jars.) A jar reaches its place in the
+`jars.txt` pins every jar and its SHA-256 (`pins` makes it), so nothing is resolved at run time: jgo
+only downloads, and its environment builder, which fetches a whole JDK to look at the jars, is not
+used. A jar reaches its place in the
 cache only whole and checked, by a rename: a download that was cut off, or two at once, do no harm.
 """
 
 import asyncio
 import hashlib
 import os
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -99,7 +98,7 @@ def _is_whole(file: Path, sha256: str) -> bool:
 
 async def _fetch_all(pins: Sequence[_Pin], folder: Path, repository: str | None) -> None:
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        maven = _maven(Path(scratch), repository)
+        maven = load_maven(Path(scratch), repository)
         await asyncio.to_thread(
             _fetch, maven, pins[0], folder
         )  # alone: offline, one time-out is enough
@@ -111,7 +110,12 @@ async def _fetch_all(pins: Sequence[_Pin], folder: Path, repository: str | None)
             raise group.exceptions[0] from None  # one jar that is missing says it all
 
 
-def _maven(scratch: Path, repository: str | None) -> "MavenContext":
+def load_maven(scratch: Path, repository: str | None) -> "MavenContext":
+    """Make jgo's view of a Maven repository, which downloads to `scratch`.
+
+    Raises:
+        EmbeddedKafkaError: jgo is not installed; nothing was changed.
+    """
     try:
         from jgo.maven import MavenContext  # noqa: PLC0415 - an extra, and 0.3 s that few starts need
     except ModuleNotFoundError as error:
@@ -140,28 +144,3 @@ def _fetch(maven: "MavenContext", pin: _Pin, folder: Path) -> None:
             f"(want SHA-256 {pin.sha256}): start again, or use a repository that does not alter files"
         )
     file.replace(folder / pin.file)
-
-
-def _render_pins() -> str:
-    """Resolve Kafka and log4j, and pin what comes: how `jars.txt` is made."""
-    with tempfile.TemporaryDirectory() as scratch:
-        maven = _maven(Path(scratch), None)
-        wanted = [maven.create_dependency(coordinate) for coordinate in _ENDPOINT]
-        for dependency in wanted:
-            dependency.scope, dependency.raw = "compile", True  # raw: no say in others' versions
-        direct, further = maven.resolver.resolve(wanted)
-        found = [*direct, *(each for each in further if each.scope in {"compile", "runtime"})]
-        lines = [
-            "# Apache Kafka, what it needs to run, and log4j for its log: each jar with its SHA-256.",
-            "# Made by `python -m bridge.embedded.jars > bridge/embedded/jars.txt`; never by hand.",
-        ]
-        for dependency in found:
-            digest = hashlib.sha256(dependency.artifact.resolve().read_bytes()).hexdigest()
-            lines.append(
-                f"{dependency.groupId}:{dependency.artifactId}:{dependency.version} {digest}"
-            )
-        return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    sys.stdout.write(_render_pins())
