@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import cast
+from urllib.parse import quote
 
 import msgspec
 from starlette.applications import Starlette
@@ -217,7 +218,7 @@ class Routes:
 def render(service: Service, request_id: str, log: ReplyLog) -> Response:
     """Write what is known of a request: its reply, its problem, or where to look."""
     last = log.last
-    headers = {"Request-Id": request_id, "Bridge-State": log.state}
+    headers = {"Bridge-State": log.state, **problem.name_header(request_id)}
     if last is None:
         headers["Location"] = location(service, request_id)
         headers["Retry-After"] = PENDING_RETRY_S
@@ -252,7 +253,7 @@ def _reply(service: Service, log: ReplyLog) -> bytes:
 
 def location(service: Service, request_id: str) -> str:
     """Return where a request's state and reply are."""
-    return f"/v1/services/{service.name}/requests/{request_id}"
+    return f"/v1/services/{service.name}/requests/{quote(request_id, safe='')}"
 
 
 def ingress_of(request: Request) -> Ingress:

@@ -91,6 +91,13 @@ def cancelled(*, request_id: str) -> Response:
     return respond(members, request_id=request_id)
 
 
+def name_header(request_id: str) -> dict[str, str]:
+    """Return `Request-Id`; nothing for a foreign ID that no header can carry."""
+    if request_id.isascii() and request_id.isprintable():
+        return {"Request-Id": request_id}
+    return {}
+
+
 def respond(
     members: dict[str, object],
     *,
@@ -101,7 +108,7 @@ def respond(
     headers = dict(headers or {})
     if request_id is not None:
         members["request_id"] = request_id
-        headers["Request-Id"] = request_id
+        headers |= name_header(request_id)
     status = members["status"]
     assert isinstance(status, int)  # noqa: S101 - each caller above gives one
     return Response(msgspec.json.encode(members), status, headers, MEDIA_TYPE)

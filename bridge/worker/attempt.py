@@ -1,6 +1,7 @@
 """One attempt: a record becomes a request, the handler is run, its outcome becomes events."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
@@ -102,9 +103,13 @@ class Attempts:
         if self._service.kind == "none":
             return
         probe = Request(request_id=PROBE_ID, reply_to=self._service.replies_topic)
-        await self._write(probe, Event.PROBE, None, None)
+        await self._write(self.route(), probe, Event.PROBE)
 
-    async def run(self, record: Record, request: Request) -> Outcome:
+    def route(self) -> Send:
+        """Choose the way of one request's events: one for all, so that they keep their order."""
+        return self._producer.route(self._in_hand())
+
+    async def run(self, record: Record, request: Request, send: Send) -> Outcome:
         """Run the handler on a record; every way it can end is an outcome."""
         if request.deadline_ms is not None and self._clock.now_ms() >= request.deadline_ms:
             return Outcome(event=Event.EXPIRED)
@@ -112,27 +117,28 @@ class Attempts:
             value = self._service.decode(record.value)
         except RecordError as unreadable:
             return _failure(unreadable.code, str(unreadable))
-        context = self._context(request, self._producer.route(self._in_hand()))
+        context = self._context(request, send)
         with self._seconds.time():
             try:
-                return await self._handle(value, context, request)
+                return await self._handle(value, context, request, send)
             except Exception as error:  # noqa: BLE001 - whatever a handler raises ends its request, not the worker
                 return _refusal(error, request)
 
-    async def deliver(self, request: Request, outcome: Outcome) -> bool:
+    async def deliver(self, request: Request, outcome: Outcome, send: Send) -> bool:
         """Write the last event and wait until it is in Kafka; patient while Kafka is away.
 
         Returns:
             Whether it is written. False: its topic or partition does not exist.
         """
-        return await self._write(request, outcome.event, outcome.value, outcome.count)
+        return await self._write(send, request, outcome.event, outcome.value, outcome.count)
 
-    async def _handle(self, value: object, context: Context, request: Request) -> Outcome:
+    async def _handle(
+        self, value: object, context: Context, request: Request, send: Send
+    ) -> Outcome:
         left_s = min(context.deadline_s, self._service.worker.timeout_s)
         if self._handler.stream is not None:
-            return await self._stream(
-                self._handler.stream(value, context), context, request, left_s
-            )
+            parts = self._handler.stream(value, context)
+            return await self._stream(parts, context, request, left_s, send)
         if self._handler.thread is not None:
             return await self._thread(self._handler.thread(value, context), context, left_s)
         if self._handler.call is None:
@@ -157,7 +163,12 @@ class Attempts:
         return self._completed(running.result())
 
     async def _stream(
-        self, parts: AsyncIterator[object], context: Context, request: Request, left_s: float
+        self,
+        parts: AsyncIterator[object],
+        context: Context,
+        request: Request,
+        left_s: float,
+        send: Send,
     ) -> Outcome:
         count = 0
         limit = asyncio.timeout(left_s)
@@ -165,7 +176,7 @@ class Attempts:
             async with limit:
                 async for part in parts:
                     encoded = self._service.encode_reply(part)
-                    await self._write(request, Event.PART, encoded, count)
+                    await self._write(send, request, Event.PART, encoded, count)
                     count += 1
         except TimeoutError:
             if not limit.expired():
@@ -186,7 +197,7 @@ class Attempts:
 
     def _context(self, request: Request, send: Send) -> Context:
         deadline_ms = request.deadline_ms
-        loop = asyncio.get_running_loop()
+        loop, loop_thread = asyncio.get_running_loop(), threading.get_ident()
 
         def seconds_left() -> float:
             if deadline_ms is None:
@@ -194,7 +205,11 @@ class Attempts:
             return (deadline_ms - self._clock.now_ms()) / 1000
 
         def report(fraction: float | None, message: str) -> None:
-            loop.call_soon_threadsafe(self._progress, request, send, fraction, message)
+            # A thread's progress comes before its end: both go through the loop's queue, in order.
+            if threading.get_ident() == loop_thread:
+                self._progress(request, send, fraction, message)
+            else:
+                loop.call_soon_threadsafe(self._progress, request, send, fraction, message)
 
         return Context(
             request_id=request.request_id,
@@ -217,7 +232,12 @@ class Attempts:
         written.add_done_callback(_note_loss)
 
     async def _write(
-        self, request: Request, event: Event, value: bytes | None, sequence: int | None
+        self,
+        send: Send,
+        request: Request,
+        event: Event,
+        value: bytes | None = None,
+        sequence: int | None = None,
     ) -> bool:
         if request.reply_to is None or (request.correlation is not None and not event.is_last):
             return True
@@ -225,7 +245,7 @@ class Attempts:
         while True:
             record = make_reply(request, event, value, sequence=sequence)
             try:
-                self._clock.learn(await self._producer.route(self._in_hand())(record))
+                self._clock.learn(await send(record))
             except BodyTooLargeError as too_large:
                 refused = _failure("reply-too-large", str(too_large))
                 event, value, sequence = refused.event, refused.value, None

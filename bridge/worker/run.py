@@ -323,10 +323,11 @@ class Worker:
             return "unreadable"
         if request.identity in self._answered:
             return "skipped"
-        outcome = await self._attempts.run(record, request)
+        send = self._attempts.route()
+        outcome = await self._attempts.run(record, request, send)
         if partition.is_lost:
             return "lost"  # another worker owns the record now, and answers it
-        is_written = await self._attempts.deliver(request, outcome)
+        is_written = await self._attempts.deliver(request, outcome, send)
         self._answered.add([request.identity])
         if outcome.leftover is not None:
             await asyncio.wait([outcome.leftover])

@@ -1,0 +1,28 @@
+"""Gives its text back, and misbehaves when asked to."""
+
+import asyncio
+import os
+
+from bridge import Context, PermanentError, RetryableError
+
+
+async def handle(request: dict[str, object], context: Context) -> dict[str, object]:
+    sleep_s, do = request["sleep_s"], request["do"]
+    assert isinstance(sleep_s, float)
+    if do == "progress":
+        context.progress(0.5, "half way")
+    await asyncio.sleep(sleep_s)
+    match do:
+        case "refuse":
+            raise PermanentError("no")
+        case "teapot":
+            raise PermanentError("short and stout", code="teapot", details={"spout": "here"})
+        case "retry":
+            raise RetryableError("later")
+        case "break":
+            raise ValueError("a secret of the handler")
+        case "misfit":
+            return {"text": 7}
+        case "big":
+            return {"text": "x" * 2_000_000, "request_id": "", "pid": 0}
+    return {"text": request["text"], "request_id": context.request_id, "pid": os.getpid()}

@@ -1,0 +1,161 @@
+"""Bridges made of real processes, for tests that ask them over HTTP and kill them."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from bridge.cli.topics import shapes_of
+from bridge.embedded import guarded
+from bridge.kafka import apply_topics
+from bridge.registry import load_services
+from tests import bad_input
+
+SERVICES = Path(__file__).parent / "services"
+READY_S = 30.0
+
+
+def until(condition: Callable[[], bool], *, timeout_s: float, what: str) -> None:
+    """Wait until something is so; fail when it is not in time."""
+    pause = threading.Event()
+    for _ in range(int(timeout_s / 0.05)):
+        if condition():
+            return
+        pause.wait(0.05)
+    raise AssertionError(f"not within {timeout_s} s: {what}")
+
+
+@dataclass(frozen=True)
+class Process:
+    """One `kbridge` process and what it logs."""
+
+    child: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def pid(self) -> int:
+        return self.child.pid
+
+    def events(self, name: str) -> list[dict[str, object]]:
+        lines = self.log.read_text(encoding="utf-8").splitlines()
+        found = [json.loads(line) for line in lines if line.startswith("{")]
+        return [event for event in found if event["event"] == name]
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+        self.child.wait()
+
+    def stop(self) -> int:
+        if self.child.poll() is None:
+            self.child.terminate()
+        return self.child.wait(timeout=30)
+
+
+class Stack:
+    """Processes of one test, on the run's Kafka, with services of their own names.
+
+    Args:
+        kafka: Bootstrap servers.
+        folder: Where schemas and logs go.
+        suffix: Makes the services' names unlike every other test's.
+    """
+
+    def __init__(self, kafka: str, folder: Path, suffix: str, stack: ExitStack) -> None:
+        self.kafka = kafka
+        self.schemas = folder / "schemas"
+        self._folder = folder
+        self._suffix = suffix
+        self._stack = stack
+        self._count = 0
+
+    def name(self, service: str) -> str:
+        return f"{service}{self._suffix}"
+
+    def make_services(self, *names: str) -> None:
+        """Copy contracts under names of this test, and create their topics."""
+        for name in names:
+            target = self.schemas / self.name(name)
+            if name == "everything":
+                target.mkdir(parents=True)
+                text = json.dumps(bad_input.SCHEMA)
+                (target / "request.avsc").write_text(text, encoding="utf-8")
+                (target / "service.toml").write_text('reply = "none"', encoding="utf-8")
+            else:
+                shutil.copytree(SERVICES / "schemas" / name, target)
+        services = load_services(self.schemas)
+        asyncio.run(apply_topics({"bootstrap.servers": self.kafka}, shapes_of(services)))
+
+    def start(self, *arguments: str, **environment: str) -> Process:
+        self._count += 1
+        log = self._folder / f"{self._count}-{arguments[0]}.log"
+        command = [sys.executable, "-m", "bridge", *arguments]
+        with log.open("wb") as output:
+            child = subprocess.Popen(  # noqa: S603 - this project's own
+                guarded(command, on_parent_death=signal.SIGKILL),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=SERVICES,
+                env={
+                    **os.environ,
+                    "BRIDGE_KAFKA": self.kafka,
+                    "BRIDGE_SCHEMAS": str(self.schemas),
+                    **environment,
+                },
+            )
+        process = Process(child, log)
+        self._stack.callback(process.stop)
+        return process
+
+    def start_worker(self, service: str) -> Process:
+        process = self.start(
+            "worker", self.name(service), "--handler", f"consumers.{service}:handle"
+        )
+        until(
+            lambda: bool(process.events("working")) or process.child.poll() is not None,
+            timeout_s=READY_S,
+            what=f"worker of {service} works",
+        )
+        return process
+
+    def start_ingress(self, **environment: str) -> tuple[Process, str]:
+        """Run an ingress; returns it with its URL when it is ready."""
+        process = self.start("ingress", "--port", "0", **environment)
+        until(
+            lambda: bool(process.events("ready")) or process.child.poll() is not None,
+            timeout_s=READY_S,
+            what="ingress is ready",
+        )
+        assert process.child.poll() is None, process.log.read_text(encoding="utf-8")
+        return process, f"http://127.0.0.1:{process.events('listening')[0]['port']}"
+
+
+@contextmanager
+def open_stack(kafka: str, folder: Path, suffix: str) -> Iterator[Stack]:
+    """Make a stack whose processes end with the block."""
+    with ExitStack() as stack:
+        yield Stack(kafka, folder, suffix, stack)
+
+
+def post(
+    url: str, service: str, body: object, *, timeout_s: float = 30, **headers: str
+) -> httpx.Response:
+    """Ask a service."""
+    return httpx.post(
+        f"{url}/v1/services/{service}/requests",
+        content=body if isinstance(body, bytes) else json.dumps(body),
+        headers={
+            "content-type": "application/json",
+            **{name.replace("_", "-"): value for name, value in headers.items()},
+        },
+        timeout=timeout_s,
+    )
