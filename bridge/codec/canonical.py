@@ -11,6 +11,7 @@ Source:
 
 import hashlib
 import json
+from typing import Any, TypeAlias
 
 from bridge.codec.node import (
     Array,
@@ -25,8 +26,10 @@ from bridge.codec.node import (
     Union,
 )
 
+AvroJson: TypeAlias = str | list[Any] | dict[str, Any]  # as fastavro types it
 
-def render(node: Node) -> str:
+
+def render(node: Node) -> str:  # noqa: C901, PLR0911 - a case for each kind of type
     """Write a type's canonical form."""
     match node:
         case Scalar(type=name, kept=kept):
@@ -54,7 +57,7 @@ def identify(canonical: str) -> int:
     return int.from_bytes(hashlib.sha256(canonical.encode()).digest()[:4], "big") >> 1
 
 
-def to_fastavro(contract: Contract, node: Node, *, logical: bool) -> object:
+def to_fastavro(contract: Contract, node: Node, *, logical: bool) -> AvroJson:
     """Write a type for `fastavro.parse_schema`, named types defined where they first appear.
 
     Args:
@@ -73,7 +76,7 @@ class _Writer:
         self._logical = logical
         self._written: set[str] = set()
 
-    def write(self, node: Node) -> object:
+    def write(self, node: Node) -> AvroJson:  # noqa: PLR0911 - a case for each kind of type
         match node:
             case Reference(name=name):
                 return name if name in self._written else self.write(self._contract.names[name])
@@ -89,7 +92,7 @@ class _Writer:
             case Fixed() | Enum() | Record():
                 return self._define(node)
 
-    def _define(self, node: Fixed | Enum | Record) -> object:
+    def _define(self, node: Fixed | Enum | Record) -> AvroJson:
         if node.name in self._written:
             return node.name
         self._written.add(node.name)

@@ -121,10 +121,8 @@ class _Parser:
                 return self._by_name(source, {}, place)
             case list():
                 return self._union(source, place)
-            case {"type": str(kind)}:
-                return self._by_object(kind, source, place)
             case dict():
-                raise self.error(place, '"type" must be text: the name of a type')
+                return self._by_object(source, place)
             case _:
                 raise self.error(place, f"found {source!r:.40}: want a type")
 
@@ -132,7 +130,10 @@ class _Parser:
         at = f'field "{place.path}"' if place.path else "the schema"
         return ContractError(f"{self.where}: {at}: {reason}")
 
-    def _by_object(self, kind: str, source: JsonObject, place: _Place) -> Node:
+    def _by_object(self, source: JsonObject, place: _Place) -> Node:
+        kind = source.get("type")
+        if not isinstance(kind, str):
+            raise self.error(place, f'"type" is {kind!r:.40}: want the name of a type')
         builders: dict[str, Callable[[JsonObject, _Place], Node]] = {
             "record": self._record,
             "enum": self._enum,
@@ -180,9 +181,9 @@ class _Parser:
             raise self.error(place, f"enum {name}: a symbol is there twice")
         if source.get("default", symbols[0]) not in symbols:
             raise self.error(place, f"enum {name}: its default is none of its symbols")
-        return self._close(
-            Enum(name=name, symbols=tuple(symbols), kept=self._kept(source, place)), _Size()
-        )
+        kept = self._kept(source, place)
+        node = Enum(name=name, symbols=tuple(symbols), kept=kept, doc=_doc(source))
+        return self._close(node, _Size())
 
     def _fixed(self, source: JsonObject, place: _Place) -> Fixed:
         name = self._open(source, place)
@@ -204,7 +205,8 @@ class _Parser:
             if made.name in fields:
                 raise self.error(place, f'record {name} has the field "{made.name}" twice')
             fields[made.name] = made
-        node = Record(name=name, fields=tuple(fields.values()), kept=self._kept(source, place))
+        kept = self._kept(source, place)
+        node = Record(name=name, fields=tuple(fields.values()), kept=kept, doc=_doc(source))
         return self._close(node, self._sum(node, place))
 
     def _field(self, member: object, record: str, place: _Place) -> Field:
@@ -221,7 +223,8 @@ class _Parser:
                 '{"type": {"type": …, "logicalType": …}}',
             )
         kind = self.parse(self._need(member, "type", inner), inner)
-        return Field(name=name, type=kind, default=member.get("default", MISSING))
+        default = member.get("default", MISSING)
+        return Field(name=name, type=kind, default=default, doc=_doc(member))
 
     def _need(self, source: JsonObject, name: str, place: _Place) -> object:
         if name not in source:
@@ -302,25 +305,20 @@ _MAX_FIXED = 1 << 20
 _NAME_RULE = "want letters, digits and _, no digit first"
 
 
+def _doc(source: JsonObject) -> str:
+    doc = source.get("doc", "")
+    return doc if isinstance(doc, str) else ""
+
+
 def _check_endless(contract: Contract) -> None:
     """Refuse a record that contains itself with no way out: it has no value at all."""
-    finite: set[str] = set()
-
-    def ends(node: Node) -> bool:
-        match node:
-            case Reference(name=name):
-                return name in finite or not isinstance(contract.names[name], Record)
-            case Record(name=name):
-                return name in finite
-            case Union(branches=branches):
-                return any(ends(branch) for branch in branches)
-            case _:
-                return True
-
     records = [node for node in contract.names.values() if isinstance(node, Record)]
+    finite: set[str] = set()
     for _ in records:
         before = len(finite)
-        finite.update(r.name for r in records if all(ends(f.type) for f in r.fields))
+        finite.update(
+            r.name for r in records if all(_ends(f.type, finite, contract) for f in r.fields)
+        )
         if len(finite) == before:
             break
     for record in records:
@@ -329,3 +327,15 @@ def _check_endless(contract: Contract) -> None:
                 f"{contract.where}: record {record.name} contains itself without end: put "
                 '"null" beside one of the types that lead back to it'
             )
+
+
+def _ends(node: Node, finite: set[str], contract: Contract) -> bool:
+    match node:
+        case Reference(name=name):
+            return name in finite or not isinstance(contract.names[name], Record)
+        case Record(name=name):
+            return name in finite
+        case Union(branches=branches):
+            return any(_ends(branch, finite, contract) for branch in branches)
+        case _:
+            return True

@@ -8,7 +8,7 @@ microseconds in a `timestamp-millis`, is refused and never rounded. Dates are Py
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -73,7 +73,7 @@ def check_logical(node: PlainT, attributes: Mapping[str, object]) -> PlainT:
         ValueError: The logical type is known but cannot be had like this; the message says why.
     """
     name = attributes.get("logicalType")
-    base = node.type if isinstance(node, Scalar) else "fixed"
+    base = _base(node)
     if not isinstance(name, str) or name not in _BASES:
         return node
     if base not in _BASES[name]:
@@ -84,6 +84,10 @@ def check_logical(node: PlainT, attributes: Mapping[str, object]) -> PlainT:
     if base == "fixed":
         return node  # fastavro does not know a uuid on fixed: stays plain bytes
     return replace(node, logical=name)
+
+
+def _base(node: Scalar | Fixed) -> str:
+    return node.type if isinstance(node, Scalar) else "fixed"
 
 
 def _decimal_limits(node: Scalar | Fixed, attributes: Mapping[str, object]) -> tuple[int, int]:
@@ -119,7 +123,7 @@ def parse_local(text: str, unit_us: int) -> int:
     found = _LOCAL.fullmatch(text)
     if found is None:
         raise refuse(f"found {describe(text)}: want local time without offset, 2026-11-23T21:30:00")
-    return _units(_instant(*found.groups()), unit_us)
+    return _units(_instant(found.groups()), unit_us)
 
 
 def parse_timestamp(text: str, unit_us: int) -> int:
@@ -128,7 +132,7 @@ def parse_timestamp(text: str, unit_us: int) -> int:
     if found is None:
         raise refuse(f"found {describe(text)}: want a time with Z or offset, 2026-11-23T21:30:00Z")
     *moment, sign, hours, minutes = found.groups()
-    instant = _instant(*moment)
+    instant = _instant(moment)
     if sign is not None:
         if int(hours) > 23 or int(minutes) > 59:  # noqa: PLR2004 - a day, an hour
             raise refuse(f"found {describe(text)}: want an offset of less than a day")
@@ -204,7 +208,7 @@ def from_decimal(value: Decimal, precision: int, scale: int) -> int:
         lost, digits = digits[shift:], digits[:shift]
         if any(lost):
             raise refuse(f"found {value}: want at most {scale} digits after the point")
-    unscaled = int("".join(map(str, digits)) or "0") * 10 ** max(shift, 0)
+    unscaled = int("".join(map(str, digits)) + "0" * shift)
     return -unscaled if sign else unscaled
 
 
@@ -231,11 +235,9 @@ def _since_midnight(hour: str, minute: str, second: str, fraction: str | None) -
     return seconds * 1_000_000 + int(micros.ljust(6, "0"))
 
 
-def _instant(  # noqa: PLR0913 - the seven parts of a moment, as text says them
-    year: str, month: str, day: str, hour: str, minute: str, second: str, fraction: str | None
-) -> int:
-    days = _day(int(year), int(month), int(day))
-    return days * _DAY_US + _since_midnight(hour, minute, second, fraction)
+def _instant(parts: Sequence[str]) -> int:
+    year, month, day, *clock = parts
+    return _day(int(year), int(month), int(day)) * _DAY_US + _since_midnight(*clock)
 
 
 def _units(micros: int, unit_us: int) -> int:

@@ -68,6 +68,7 @@ class Enum:
     name: str
     symbols: tuple[str, ...]
     kept: Kept = ()
+    doc: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +103,7 @@ class Field:
     name: str
     type: "Node"
     default: object = MISSING
+    doc: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +113,7 @@ class Record:
     name: str
     fields: tuple[Field, ...]
     kept: Kept = ()
+    doc: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -84,7 +84,7 @@ class Readers:
         self._named: dict[str, Read] = {}
         self.root = self.compile(contract.root)
 
-    def compile(self, node: Node) -> Read:
+    def compile(self, node: Node) -> Read:  # noqa: PLR0911 - a case for each kind of type
         """Make the reader of one type of the contract."""
         match node:
             case Reference(name=name):
@@ -119,9 +119,9 @@ class Readers:
             plan.append((field.name, read, self._fill(node.name, field, read)))
         return read_record(node.name, plan)
 
-    def _fill(self, record: str, field: Field, read: Read) -> "Fill | None":
+    def _fill(self, record: str, field: Field, read: Read) -> "Fill":
         if isinstance(field.default, Missing):
-            return None
+            return miss
         if self._form.defaults is None:
             return lambda depth, left: read(field.default, depth, left)
         return fill(self._form.defaults[record, field.name])
@@ -159,6 +159,11 @@ class Readers:
 Fill: TypeAlias = Callable[[int, Left], object]
 
 
+def miss(_depth: int, _left: Left) -> object:
+    """Refuse, since there is no default to put in."""
+    raise refuse("missing, and it has no default")
+
+
 def fill(default: Default) -> Fill:
     """Put a default in, within the budgets."""
 
@@ -178,28 +183,24 @@ def spend(left: Left, elements: int) -> None:
         raise refuse(f"more than {MAX_ELEMENTS} array items and map members in all")
 
 
-def read_record(name: str, plan: Sequence[tuple[str, Read, Fill | None]]) -> Read:
+def read_record(name: str, plan: Sequence[tuple[str, Read, Fill]]) -> Read:
     """Read members by name: none unknown, none missing that has no default."""
     known = frozenset(field for field, _, _ in plan)
 
     def read(value: object, depth: int, left: Left) -> object:
-        if not isinstance(value, dict):
-            raise refuse(f"found {describe(value)}: want an object, {name}")
-        if depth >= MAX_DEPTH:
-            raise refuse(f"nested deeper than {MAX_DEPTH}")
+        if not isinstance(value, dict) or depth >= MAX_DEPTH:
+            raise _no_container(value, depth, f"an object, {name}")
         raw: dict[str, object] = {}
         found: list[Violation] = []
         absent = 0
         for field, read_field, put in plan:
             item = value.get(field, MISSING)
             try:
-                if item is not MISSING:
+                if item is MISSING:
+                    absent += 1
+                    raw[field] = put(depth + 1, left)
+                else:
                     raw[field] = read_field(item, depth + 1, left)
-                    continue
-                absent += 1
-                if put is None:
-                    raise refuse("missing, and it has no default")
-                raw[field] = put(depth + 1, left)
             except InvalidPayloadError as refused:
                 found.extend(beneath(field, refused.violations))
         if len(value) + absent != len(plan):
@@ -215,10 +216,8 @@ def read_array(read_item: Read, cost: int) -> Read:
     """Read items in order."""
 
     def read(value: object, depth: int, left: Left) -> object:
-        if not isinstance(value, list | tuple):
-            raise refuse(f"found {describe(value)}: want an array")
-        if depth >= MAX_DEPTH:
-            raise refuse(f"nested deeper than {MAX_DEPTH}")
+        if not isinstance(value, list | tuple) or depth >= MAX_DEPTH:
+            raise _no_container(value, depth, "an array")
         spend(left, len(value) * cost)
         raw: list[object] = []
         found: list[Violation] = []
@@ -240,10 +239,8 @@ def read_map(read_value: Read, cost: int) -> Read:
     """Read values by text keys."""
 
     def read(value: object, depth: int, left: Left) -> object:
-        if not isinstance(value, dict):
-            raise refuse(f"found {describe(value)}: want an object")
-        if depth >= MAX_DEPTH:
-            raise refuse(f"nested deeper than {MAX_DEPTH}")
+        if not isinstance(value, dict) or depth >= MAX_DEPTH:
+            raise _no_container(value, depth, "an object")
         spend(left, len(value) * cost)
         raw: dict[str, object] = {}
         found: list[Violation] = []
@@ -301,6 +298,12 @@ def _pick(choices: Sequence[Choice[Read]]) -> Read:
         return choose(value)(value, depth, left)
 
     return read
+
+
+def _no_container(value: object, depth: int, want: str) -> InvalidPayloadError:
+    if depth >= MAX_DEPTH and isinstance(value, dict | list | tuple):
+        return refuse(f"nested deeper than {MAX_DEPTH}")
+    return refuse(f"found {describe(value)}: want {want}")
 
 
 def _unknown(value: dict[object, object], known: frozenset[str]) -> list[Violation]:

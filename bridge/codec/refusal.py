@@ -37,7 +37,7 @@ def pointer_step(step: object) -> str:
     return "/" + text.replace("~", "~0").replace("/", "~1")
 
 
-def describe(value: object) -> str:
+def describe(value: object) -> str:  # noqa: PLR0911 - a case for each kind of value
     """Say what was found, in JSON's words, shortened."""
     match value:
         case None:

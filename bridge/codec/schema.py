@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import fastavro
 
-from bridge.codec import canonical
+from bridge.codec import canonical, openapi
 from bridge.codec.contract import parse
 from bridge.codec.document import parse_json, render_json
 from bridge.codec.frame import HEAD_BYTES, open_frame, schema_id_of
@@ -111,6 +111,15 @@ class Schema:
         walk_all(self._walk, value, HEAD_BYTES)
         return _unpack(self._reader, value, HEAD_BYTES)
 
+    def json_schema(self, *, refs: str = "#/$defs/") -> dict[str, object]:
+        """Describe the plain JSON form as JSON Schema 2020-12.
+
+        Args:
+            refs: What `$ref` puts before a type's name: for a document that moves the schema's
+                `$defs` elsewhere, such as OpenAPI's `#/components/schemas/`.
+        """
+        return openapi.render(self.contract, self.defaults, refs)
+
     def _write(self, raw: object) -> bytes:
         out = BytesIO()
         out.write(self._head)
@@ -121,7 +130,7 @@ class Schema:
         return framed
 
 
-def _prepare(contract: Contract, node: Node, *, logical: bool) -> object:
+def _prepare(contract: Contract, node: Node, *, logical: bool) -> canonical.AvroJson:
     form = canonical.to_fastavro(contract, node, logical=logical)
     return fastavro.parse_schema({"type": form} if isinstance(form, str) else form)
 
@@ -130,7 +139,7 @@ def _compile(contract: Contract, leaf: LeafReader, types: LeafTypes, defaults: D
     return Readers(contract, Form(leaf=leaf, types=types, defaults=defaults)).root
 
 
-def _unpack(reader: object, data: bytes, start: int) -> object:
+def _unpack(reader: canonical.AvroJson, data: bytes, start: int) -> object:
     """Let fastavro read bytes that the walk has passed; what it still refuses is text."""
     source = BytesIO(data)
     source.seek(start)

@@ -81,7 +81,7 @@ class Walkers:
         self._named: dict[str, Walk] = {}
         self.root = self.compile(contract.root)
 
-    def compile(self, node: Node) -> Walk:
+    def compile(self, node: Node) -> Walk:  # noqa: C901, PLR0911 - a case for each kind of type
         """Make the walker of one type of the contract."""
         match node:
             case Reference(name=name):
@@ -113,7 +113,7 @@ class Walkers:
         return walk
 
 
-def walk_scalar(node: Scalar) -> Walk:
+def walk_scalar(node: Scalar) -> Walk:  # noqa: PLR0911 - a case for each primitive
     """Make the walker of a primitive."""
     if node.logical == "decimal":
         return _walk_decimal(node.precision)
@@ -187,23 +187,27 @@ def walk_blocks(walk_item: Walk, cost: int) -> Walk:
         if depth >= MAX_DEPTH:
             raise RecordError(f"nested deeper than {MAX_DEPTH}")
         while True:
-            count, at = read_long(data, at)
+            count, at, end = _open_block(data, at)
             if count == 0:
                 return at
-            end = None
-            if count < 0:
-                count = -count
-                size, at = read_long(data, at)
-                end = at + size
             left[0] -= count * cost
             if left[0] < 0:
                 raise RecordError(f"more than {MAX_ELEMENTS} array items and map members in all")
             for _ in range(count):
                 at = walk_item(data, at, depth + 1, left)
-            if end is not None and at != end:
+            if end not in (at, None):
                 raise RecordError(f"a block ends at byte {at}: its size says {end}")
 
     return walk
+
+
+def _open_block(data: bytes, at: int) -> tuple[int, int, int | None]:
+    """Read a block's count; a negative one is followed by the block's bytes, which say its end."""
+    count, at = read_long(data, at)
+    if count >= 0:
+        return count, at, None
+    size, at = read_long(data, at)
+    return -count, at, at + size
 
 
 def _after_key(walk_value: Walk) -> Walk:
