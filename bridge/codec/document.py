@@ -12,6 +12,7 @@ from decimal import Decimal
 
 import msgspec
 
+from bridge.codec.node import MAX_DEPTH
 from bridge.codec.refusal import pointer_step
 from bridge.errors import MalformedBodyError
 
@@ -23,7 +24,7 @@ _OTHERS = bytes(c for c in range(256) if c not in b"[]{}")
 _EXPONENT = re.compile(rb'"-?[0-9](?:\.[0-9]+)?E[+-]?[0-9]+"')
 
 
-def parse_json(body: bytes, *, max_depth: int = 64) -> object:
+def parse_json(body: bytes, *, max_depth: int = MAX_DEPTH) -> object:
     """Read one JSON document.
 
     Args:
@@ -105,7 +106,7 @@ _CONTAINERS = frozenset((dict, list))
 def _malformed(error: Exception) -> MalformedBodyError:
     if isinstance(error, UnicodeDecodeError):
         return MalformedBodyError(f"not UTF-8: {error.reason} in a string")
-    return MalformedBodyError(str(error).partition(" - at ")[0])
+    return MalformedBodyError(f"not acceptable JSON: {str(error).partition(' - at ')[0]}")
 
 
 def _twice(body: bytes) -> MalformedBodyError:

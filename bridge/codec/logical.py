@@ -139,7 +139,7 @@ def parse_timestamp(text: str, unit_us: int) -> int:
         offset = (int(hours) * 60 + int(minutes)) * 60_000_000
         instant += offset if sign == "-" else -offset
     if not _FIRST_US <= instant <= _LAST_US:
-        raise refuse(f"{text} is in UTC not within the years 1 to 9999")
+        raise refuse(f"found {describe(text)}: in UTC not within the years 1 to 9999")
     return _units(instant, unit_us)
 
 

@@ -10,6 +10,7 @@ A union's value becomes `(branch, raw)`: fastavro then writes that branch and gu
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypeAlias
 
 from bridge.codec.node import (
@@ -308,8 +309,8 @@ def _no_container(value: object, depth: int, want: str) -> InvalidPayloadError:
 
 def _unknown(value: dict[object, object], known: frozenset[str]) -> list[Violation]:
     want = ", ".join(sorted(known)[:10]) or "none"
+    unknown = (key for key in value if key not in known)
     return [
-        Violation(pointer_step(key), f"unknown field: want {want}")
-        for key in value
-        if key not in known
+        Violation(pointer_step(key), f"unknown field: want {want:.200}")
+        for key in islice(unknown, MAX_VIOLATIONS)
     ]

@@ -13,6 +13,8 @@ MAX_VIOLATIONS = 20
 """Enough to mend a form in one go, few enough for an answer of a few kilobytes."""
 
 _SHOWN = 40  # characters of a client's own value that a message repeats
+_LONG_BITS = 128  # Python refuses to write numbers of more than 4,300 digits
+_STEP = 256  # characters of a client's own member name that a pointer repeats
 
 
 def refuse(reason: str) -> InvalidPayloadError:
@@ -32,8 +34,13 @@ def beneath(step: object, violations: Iterable[Violation]) -> Iterator[Violation
 
 
 def pointer_step(step: object) -> str:
-    """Write one step of an RFC 6901 pointer; what UTF-8 cannot say (a handler's key) is escaped."""
+    """Write one step of an RFC 6901 pointer.
+
+    A step that cannot be a field's name is bounded: a key of a megabyte around twenty violations
+    would be twenty megabytes of answer. What UTF-8 cannot say (a handler's key) is escaped.
+    """
     text = str(step).encode(errors="backslashreplace").decode()
+    text = text if len(text) <= _STEP else f"{text[:_STEP]}…"
     return "/" + text.replace("~", "~0").replace("/", "~1")
 
 
@@ -44,10 +51,12 @@ def describe(value: object) -> str:  # noqa: PLR0911 - a case for each kind of v
             return "null"
         case bool():
             return "true" if value else "false"
+        case int() if value.bit_length() > _LONG_BITS:
+            return f"a number of {value.bit_length()} bits"
         case int() | float():
-            return f"the number {_short(repr(value))}"
+            return f"the number {value!r}"
         case str():
-            return f"the text {_short(ascii(value))}"
+            return f"the text {_short(ascii(value[: _SHOWN + 1]))}"
         case list() | tuple():
             return "an array"
         case dict():

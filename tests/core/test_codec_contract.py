@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import pytest
+from fastavro.schema import to_parsing_canonical_form
 
 from bridge.codec import Schema
 from bridge.errors import ContractError, InvalidPayloadError
@@ -276,6 +277,30 @@ def test_an_id_is_31_bits_of_the_canonical_forms_sha256() -> None:
     digest = hashlib.sha256(canonical.encode()).digest()
     assert schema.id == int.from_bytes(digest[:4], "big") >> 1
     assert schema.source is source
+
+
+NAMESPACES: list[Any] = [
+    {"type": "enum", "name": "a.b.E", "namespace": "ignored", "symbols": ["A"]},
+    {**record({**enum("E", "A"), "namespace": "other"}, "other.E"), "namespace": "n"},
+    {**record(enum("E", "A"), "E", "n.E"), "namespace": "n"},
+    {**record(record(enum("E", "A"), "E", name="x.I"), "x.E", "x.I"), "namespace": "n"},
+    {**record({**enum("E", "A"), "namespace": ""}), "namespace": "n"},
+    {**record(["null", "R"], ["null", "n.R"]), "namespace": "n"},
+    {**record(enum("E", "A"), {"type": "int", "doc": "é"}), "aliases": ["Q"]},
+]
+
+
+@pytest.mark.parametrize("source", NAMESPACES)
+def test_names_are_written_in_full_as_avro_does(source: Any) -> None:
+    schema = Schema.load(source, where="x.avsc")
+
+    assert schema.canonical == to_parsing_canonical_form(json.loads(json.dumps(source)))
+
+
+def test_a_name_may_be_wrapped_as_java_takes_it() -> None:
+    schema = Schema.load(record(enum("E", "A"), {"type": "E"}), where="x.avsc")
+
+    assert schema.canonical == Schema.load(record(enum("E", "A"), "E"), where="x.avsc").canonical
 
 
 def test_decimals_of_different_scale_have_different_ids() -> None:

@@ -5,6 +5,7 @@ from io import BytesIO
 from typing import Any
 
 import fastavro
+import pytest
 from fastavro.schema import to_parsing_canonical_form
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 from bridge.codec import Schema, parse_json, render_json
 from bridge.errors import InvalidPayloadError, MalformedBodyError, RecordError, Violation
 from tests.avro import Json, is_valid, schemas, values
+
+pytestmark = pytest.mark.slow
 
 # drawing a schema, then a value of it, is slow beside what is tested
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
