@@ -106,7 +106,8 @@ _CONTAINERS = frozenset((dict, list))
 def _malformed(error: Exception) -> MalformedBodyError:
     if isinstance(error, UnicodeDecodeError):
         return MalformedBodyError(f"not UTF-8: {error.reason} in a string")
-    return MalformedBodyError(f"not acceptable JSON: {str(error).partition(' - at ')[0]}")
+    reason = str(error).removeprefix("JSON is malformed: ").partition(" - at ")[0]
+    return MalformedBodyError(f"not JSON as RFC 8259 has it: {reason}")
 
 
 def _twice(body: bytes) -> MalformedBodyError:

@@ -63,8 +63,8 @@ def native_leaf(node: Leaf) -> Read:
         return read_enum(node)
     if node.logical == "decimal":
         pack = _packer(node)
-        convert = lambda value: pack(from_decimal(value, node.precision, node.scale))  # noqa: E731
-        return _of_type(Decimal, convert)
+        precision, scale = node.precision, node.scale
+        return _of_type(Decimal, lambda value: pack(from_decimal(value, precision, scale)))
     if isinstance(node, Fixed):
         return read_bytes(node.size)
     if node.logical is None:
@@ -87,10 +87,9 @@ def default_leaf(node: Leaf) -> Read:
     """Make the reader of a leaf as Avro writes defaults: raw, with bytes as Latin-1 text."""
     if isinstance(node, Enum):
         return read_enum(node)
-    size = node.size if isinstance(node, Fixed) else None
-    if size is not None or (isinstance(node, Scalar) and node.type == "bytes"):
-        return read_latin1(size)
-    return _plain(node.type) if isinstance(node, Scalar) else read_latin1(size)
+    if isinstance(node, Fixed):
+        return read_latin1(node.size)
+    return read_latin1(None) if node.type == "bytes" else _plain(node.type)
 
 
 _PLAIN_TYPES: dict[str, tuple[type, ...]] = {
