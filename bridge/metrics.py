@@ -21,10 +21,10 @@ READY = Gauge("bridge_ingress_ready", "1 when the last probe of every lane came 
 CLOCK_SKEW = Gauge(
     "bridge_clock_skew_seconds", "Broker clock minus own clock, as the last probe measured it."
 )
-LATE_REPLIES = Counter(
-    "bridge_ingress_unawaited_replies_total",
-    "Last events in the own lanes that nobody waited for; their clients fetch them.",
-    ["service"],
+EVENTS = Counter(
+    "bridge_ingress_events_total",
+    "Events of the reply log that were handed to waiting clients, by kind.",
+    ["event"],
 )
 HANDLED = Counter(
     "bridge_worker_records_total",

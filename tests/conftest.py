@@ -6,6 +6,7 @@
 
 import asyncio
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -19,6 +20,7 @@ import pytest
 from bridge.embedded import guarded
 from bridge.embedded.jars import Jars, load_class_path
 from bridge.embedded.node import Node, format_settings
+from tests.stack import Stack, open_stack
 
 _ROOT = Path(__file__).parents[1]
 _WANTED = os.environ.get("BRIDGE_TEST_KAFKA", "")
@@ -47,6 +49,12 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     else:
         with _embedded(tmp_path_factory.mktemp("kafka")) as bootstrap:
             yield bootstrap
+
+
+@pytest.fixture
+def stack(kafka: str, tmp_path: Path) -> Iterator[Stack]:
+    with open_stack(kafka, tmp_path, f"-{secrets.token_hex(4)}") as made:
+        yield made
 
 
 @contextmanager

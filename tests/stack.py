@@ -17,7 +17,8 @@ import httpx
 
 from bridge.cli.topics import shapes_of
 from bridge.embedded import guarded
-from bridge.kafka import apply_topics
+from bridge.envelope import Record, Reply, parse_reply
+from bridge.kafka import apply_topics, describe_topics, open_reader
 from bridge.registry import load_services
 from tests import bad_input
 
@@ -94,6 +95,26 @@ class Stack:
                 shutil.copytree(SERVICES / "schemas" / name, target)
         services = load_services(self.schemas)
         asyncio.run(apply_topics({"bootstrap.servers": self.kafka}, shapes_of(services)))
+
+    def read_replies(self, service: str) -> list[Reply]:
+        """Read a service's whole reply log, all lanes."""
+        return asyncio.run(self._read_replies(self.name(service)))
+
+    async def _read_replies(self, service: str) -> list[Reply]:
+        config = {"bootstrap.servers": self.kafka}
+        topic = f"{service}.replies"
+        found: list[Reply] = []
+
+        def note(record: Record) -> bool:
+            reply = parse_reply(record)
+            if reply is not None:
+                found.append(reply)
+            return False
+
+        lanes = (await describe_topics(config))[topic]
+        async with open_reader(config) as reader:
+            await reader.read([(topic, lane) for lane in range(lanes)], since_ms=0, is_enough=note)
+        return found
 
     def start(self, *arguments: str, **environment: str) -> Process:
         self._count += 1

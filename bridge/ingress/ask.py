@@ -57,6 +57,9 @@ class Limits:
     max_uri_bytes: int = 8192
 
 
+EVENTS = {event: metrics.EVENTS.labels(event.value) for event in Event}
+
+
 class Answer:
     """One waiting client: the log so far, and a future that is done at its last event."""
 
@@ -183,6 +186,8 @@ class Ingress:
                 continue
             for answer in self._room.find(reply.request_id):
                 answer.take(reply)
+                if reply.event is not None:
+                    EVENTS[reply.event].inc()
 
     def release(self) -> None:
         """Wake everybody: this process stops, and nobody waits for a thing that is gone."""

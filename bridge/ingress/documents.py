@@ -121,22 +121,23 @@ def schemas(services: Mapping[str, Service]) -> dict[int, str]:
 def openapi(services: Mapping[str, Service]) -> dict[str, object]:
     """Make the OpenAPI 3.1 document: one operation per service to ask, one to look up."""
     paths: dict[str, object] = {}
+    components = dict(_COMPONENTS)
     for service in services.values():
         base = f"/v1/services/{service.name}/requests"
-        paths[base] = {"post": _take(service)}
-        paths[f"{base}/{{request_id}}"] = {"get": _look(service)}
+        paths[base] = {"post": _take(service, components)}
+        paths[f"{base}/{{request_id}}"] = {"get": _look(service, components)}
     return {
         "openapi": "3.1.0",
         "info": {"title": "Kafka bridge", "version": "1"},
         "paths": paths,
-        "components": {"schemas": _COMPONENTS},
+        "components": {"schemas": components},
     }
 
 
-def _take(service: Service) -> dict[str, object]:
+def _take(service: Service, components: dict[str, object]) -> dict[str, object]:
     responses: dict[str, object] = {"202": _PENDING}
     if service.kind != "none":
-        responses["200"] = _reply(service)
+        responses["200"] = _reply(service, components)
     responses.update(dict.fromkeys(_TAKE_CODES, _PROBLEM))
     return {
         "operationId": f"ask_{service.name}",
@@ -145,14 +146,18 @@ def _take(service: Service) -> dict[str, object]:
         "parameters": [_WAIT, _DEADLINE],
         "requestBody": {
             "required": True,
-            "content": {"application/json": {"schema": _schema(service.request)}},
+            "content": {
+                "application/json": {
+                    "schema": _schema(service, service.request, "request", components)
+                }
+            },
         },
         "responses": responses,
     }
 
 
-def _look(service: Service) -> dict[str, object]:
-    responses: dict[str, object] = {"200": _reply(service), "202": _PENDING}
+def _look(service: Service, components: dict[str, object]) -> dict[str, object]:
+    responses: dict[str, object] = {"200": _reply(service, components), "202": _PENDING}
     responses.update(dict.fromkeys(_LOOK_CODES, _PROBLEM))
     return {
         "operationId": f"look_up_{service.name}",
@@ -163,8 +168,8 @@ def _look(service: Service) -> dict[str, object]:
     }
 
 
-def _reply(service: Service) -> dict[str, object]:
-    schema = {} if service.reply is None else _schema(service.reply)
+def _reply(service: Service, components: dict[str, object]) -> dict[str, object]:
+    schema = _schema(service, service.reply, "reply", components)
     if service.kind == "stream":
         schema = {
             "type": "object",
@@ -178,8 +183,18 @@ def _reply(service: Service) -> dict[str, object]:
     }
 
 
-def _schema(schema: Schema) -> dict[str, object]:
-    return schema.json_schema()
+def _schema(
+    service: Service, schema: Schema | None, role: str, components: dict[str, object]
+) -> dict[str, object]:
+    """Return a contract as JSON Schema; the named types that it refers to become components."""
+    if schema is None:
+        return {}
+    prefix = f"{service.name}.{role}."
+    found = schema.json_schema(refs=f"#/components/schemas/{prefix}")
+    named = found.pop("$defs", {})
+    if isinstance(named, dict):
+        components.update({prefix + name: value for name, value in named.items()})
+    return found
 
 
 _STYLE = """

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import confluent_kafka as ck
 import structlog
@@ -22,6 +22,7 @@ from bridge.kafka.client import BATCH, READING, SHARED, Config, as_record, merge
 
 _log = structlog.get_logger("bridge.kafka")
 
+T = TypeVar("T")
 Place = tuple[str, int]
 """Topic and partition."""
 
@@ -60,8 +61,8 @@ class GroupMember(Protocol):
     async def assigned(self, partitions: Sequence[Assigned]) -> None:
         """Take over partitions; their records come afterwards."""
 
-    async def revoked(self, places: Sequence[Place]) -> None:
-        """Give partitions up: finish or abandon, then commit. Another owner waits meanwhile."""
+    async def revoked(self, places: Sequence[Place]) -> Mapping[Place, Position]:
+        """Give partitions up: finish or abandon, and say what to commit. Others wait meanwhile."""
 
     async def lost(self, places: Sequence[Place]) -> None:
         """Drop partitions that are another's already: no commit, no answer for them."""
@@ -83,14 +84,10 @@ class Group:
         Raises:
             BrokerDownError: Not committed: the broker is away, or the partitions are another's.
         """
-        offsets = [
-            ck.TopicPartition(topic, partition, position.offset, metadata=position.note)
-            for (topic, partition), position in positions.items()
-        ]
         if self._committing is not None and not self._committing.done():
             raise BrokerDownError("offsets not committed: Kafka still owes the answer to the last")
         self._committing = asyncio.get_running_loop().run_in_executor(
-            None, partial(self._consumer.commit, offsets=offsets, asynchronous=False)
+            None, partial(self._consumer.commit, offsets=_offsets(positions), asynchronous=False)
         )
         try:
             # The library waits for a coordinator without end; a worker that stops must not.
@@ -123,19 +120,27 @@ class _Callbacks:
         if partitions:
             self._wait(self._member.assigned(_committed(consumer, partitions)))
 
-    def on_revoke(self, _: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
-        if partitions:
-            self._wait(self._member.revoked(_places(partitions)))
+    def on_revoke(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
+        if not partitions:
+            return
+        positions = self._wait(self._member.revoked(_places(partitions)))
+        if positions:
+            # On this thread: from another one it would wait for the rebalance, which waits for us.
+            try:
+                consumer.commit(offsets=_offsets(positions), asynchronous=False)
+            except ck.KafkaException as refused:
+                _log.warning("not-committed", why=refused.args[0].str())
 
     def on_lost(self, _: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
         if partitions:
             self._wait(self._member.lost(_places(partitions)))
 
-    def _wait(self, told: Coroutine[None, None, None]) -> None:
+    def _wait(self, told: Coroutine[None, None, T]) -> T | None:
         try:
-            asyncio.run_coroutine_threadsafe(told, self._loop).result(_SETTLE_S)
+            return asyncio.run_coroutine_threadsafe(told, self._loop).result(_SETTLE_S)
         except TimeoutError:
             _log.error("rebalance-not-settled", waited_s=_SETTLE_S)
+            return None
 
 
 @asynccontextmanager
@@ -186,6 +191,13 @@ def _committed(consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> li
 def _assigned(place: ck.TopicPartition) -> Assigned:
     position = Position(place.offset, place.metadata or "") if place.offset >= 0 else None
     return Assigned(place=(place.topic, place.partition), position=position)
+
+
+def _offsets(positions: Mapping[Place, Position]) -> list[ck.TopicPartition]:
+    return [
+        ck.TopicPartition(topic, partition, position.offset, metadata=position.note)
+        for (topic, partition), position in positions.items()
+    ]
 
 
 def _places(partitions: list[ck.TopicPartition]) -> list[Place]:

@@ -172,7 +172,7 @@ class Worker:
             mine.append(partition)
         self._spawn(self._warm(mine))
 
-    async def revoked(self, places: Sequence[Place]) -> None:
+    async def revoked(self, places: Sequence[Place]) -> dict[Place, Position]:
         """Give partitions up: what runs may finish within the grace time, then it is committed."""
         gone = [self._partitions.pop(place) for place in places if place in self._partitions]
         for partition in gone:
@@ -183,7 +183,7 @@ class Worker:
                     await partition.idle.wait()
         except TimeoutError:
             _log.warning("given-up-unfinished", places=[p.place for p in gone if p.running])
-        await self._commit(gone)
+        return self._positions(gone)
 
     async def lost(self, places: Sequence[Place]) -> None:
         """Drop partitions that are another's: nothing is committed or answered for them."""
@@ -358,8 +358,8 @@ class Worker:
             await self._commit(list(self._partitions.values()))
             await asyncio.sleep(COMMIT_S)
 
-    async def _commit(self, partitions: Sequence[Partition]) -> None:
-        """Commit what is contiguous, with the time from which answers may be uncommitted."""
+    def _positions(self, partitions: Sequence[Partition]) -> dict[Place, Position]:
+        """Say what is contiguous, with the time from which answers may be uncommitted."""
         now_ms = self._clock.now_ms()
         positions: dict[Place, Position] = {}
         for partition in partitions:
@@ -369,6 +369,10 @@ class Worker:
             position = Position(offset, format_note(since_ms))
             if offset >= 0 and _is_worth_it(partition.committed, position, now_ms):
                 positions[partition.place] = position
+        return positions
+
+    async def _commit(self, partitions: Sequence[Partition]) -> None:
+        positions = self._positions(partitions)
         if not positions or self._group is None:
             return
         try:

@@ -3,7 +3,6 @@
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
@@ -22,12 +21,6 @@ class Asked:
 
     def name(self, service: str) -> str:
         return self.stack.name(service)
-
-
-@pytest.fixture
-def stack(kafka: str, tmp_path: Path) -> Iterator[Stack]:
-    with open_stack(kafka, tmp_path, f"-{secrets.token_hex(4)}") as made:
-        yield made
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,7 @@
 """Headers: our dialect, Spring's, and what no reader can use."""
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -161,7 +163,5 @@ def test_headers_that_no_reader_can_use_are_refused(headers: Headers) -> None:
 )
 def test_random_headers_are_read_or_refused_and_nothing_else(headers: Headers) -> None:
     parse_reply(record(headers))
-    try:
+    with contextlib.suppress(RecordError):
         parse_request(record(headers))
-    except RecordError:
-        pass

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 
 from bridge import Context, PermanentError, RetryableError
 
@@ -23,6 +24,10 @@ async def handle(request: dict[str, object], context: Context) -> dict[str, obje
             raise ValueError("a secret of the handler")
         case "misfit":
             return {"text": 7}
+        case "die":  # a moment after the answer
+            asyncio.get_running_loop().call_later(0.05, os.kill, os.getpid(), signal.SIGKILL)
         case "big":
             return {"text": "x" * 2_000_000, "request_id": "", "pid": 0}
+        case _:
+            pass
     return {"text": request["text"], "request_id": context.request_id, "pid": os.getpid()}
