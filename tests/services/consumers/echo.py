@@ -7,7 +7,9 @@ import signal
 from bridge import Context, PermanentError, RetryableError
 
 
-async def handle(request: dict[str, object], context: Context) -> dict[str, object]:
+async def handle(  # noqa: C901, PLR0912 - one branch per way to misbehave
+    request: dict[str, object], context: Context
+) -> dict[str, object]:
     sleep_s, do = request["sleep_s"], request["do"]
     assert isinstance(sleep_s, float)
     if do == "progress":
