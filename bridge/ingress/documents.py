@@ -204,8 +204,9 @@ h2 { border-top: 1px solid #8884; padding-top: 1rem; margin-top: 2rem }
 pre, textarea { font: 14px/1.4 ui-monospace, monospace; background: #8881; padding: .8rem;
   border: 1px solid #8884; border-radius: 6px; overflow: auto; width: 100%; box-sizing: border-box }
 button { font: inherit; padding: .3rem 1rem; margin: .5rem 0 }
-.contracts { display: grid; grid-template-columns: 1fr 1fr; gap: 1rem }
-@media (max-width: 45rem) { .contracts { grid-template-columns: 1fr } }
+.contracts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); gap: 1rem }
+.contracts > div { min-width: 0 }
+summary { cursor: pointer }
 """
 
 _SCRIPT = """
@@ -247,9 +248,11 @@ def _section(service: Service) -> str:
         f"<h2 id={service.name}>{service.name}</h2>"
         f"<p><code>POST {path}</code> waits up to {service.wait_s:g} s for the answer; "
         f"worked on for up to {service.deadline_s:g} s.</p>"
-        f"<div class=contracts>{_contract('Request', service.request)}{reply}</div>"
         f"<form action={path}><textarea name=body rows=3 aria-label='JSON body'>"
-        f"{html.escape(body)}</textarea><button>Send</button><pre><output></output></pre></form>"
+        f"{html.escape(body)}</textarea><button>Send</button><pre><output>"
+        "The answer shows here.</output></pre></form>"
+        "<details><summary>Contract, as JSON Schema</summary>"
+        f"<div class=contracts>{_contract('Request', service.request)}{reply}</div></details>"
     )
 
 
