@@ -15,7 +15,7 @@ from bridge.cli.dev import Dev, run_dev, run_kafka
 from bridge.cli.logs import set_up_logs
 from bridge.cli.topics import shapes_of
 from bridge.errors import TopicError
-from bridge.kafka import apply_topics, check_topics
+from bridge.kafka import apply_topics, check_config, check_topics
 from bridge.registry import load_services
 from bridge.service import Service
 from bridge.settings import Settings, load
@@ -49,9 +49,11 @@ Processes = Annotated[
 ]
 
 
-def _settings(**flags: object) -> Settings:
+def _settings(*, is_quiet: bool = False, **flags: object) -> Settings:
+    """Read the settings; a command that ends by itself is quiet: its one line says what is wrong."""
     settings = load(os.environ, lambda path: Path(path).read_text(encoding="utf-8"), flags)
-    set_up_logs(settings.log_level)
+    set_up_logs("critical" if is_quiet else settings.log_level)
+    check_config(settings.client_config())
     return settings
 
 
@@ -148,7 +150,7 @@ def topics_apply(kafka: Kafka = None, schemas: Schemas = None, as_json: Json = F
 
     Example: kbridge topics apply --kafka kafka:9092
     """
-    settings = _settings(kafka=kafka, schemas=schemas)
+    settings = _settings(is_quiet=True, kafka=kafka, schemas=schemas)
     shapes = shapes_of(_services(settings))
     made = asyncio.run(apply_topics(settings.client_config(), shapes))
     if as_json:
@@ -167,7 +169,7 @@ def topics_check(kafka: Kafka = None, schemas: Schemas = None, as_json: Json = F
 
     Example: kbridge topics check
     """
-    settings = _settings(kafka=kafka, schemas=schemas)
+    settings = _settings(is_quiet=True, kafka=kafka, schemas=schemas)
     report = asyncio.run(check_topics(settings.client_config(), shapes_of(_services(settings))))
     if as_json:
         typer.echo(json.dumps({"wrong": report.wrong, "warnings": report.warnings}))

@@ -10,7 +10,7 @@ def set_up_logs(level: str) -> None:
     """Send every log line, the libraries' too, through one pipeline.
 
     Args:
-        level: Least severe line to show: debug, info, warning or error.
+        level: Least severe line to show: debug, info, warning, error or critical.
     """
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,

@@ -24,10 +24,12 @@ from bridge.envelope import TRACE, Event
 from bridge.errors import (
     BodyTooLargeError,
     BridgeError,
+    BrokerDownError,
     HeadersTooLargeError,
     MalformedHeaderError,
     MethodNotAllowedError,
     NotFoundError,
+    OutcomeUnknownError,
     RecordError,
     UnknownServiceError,
     UriTooLongError,
@@ -136,6 +138,8 @@ class Routes:
                     log = await ingress.ask(record, new, wait_s=wait_s)
             response = render(service, new.request_id, log)
         except BridgeError as error:
+            if isinstance(error, BrokerDownError | OutcomeUnknownError):
+                ingress.lanes.doubt()
             response = problem.render(error, request_id=new.request_id)
             _locate(response, service, new.request_id, error)
         if preference.applied:

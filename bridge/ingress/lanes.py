@@ -7,7 +7,7 @@ a probe is missing the ingress is not ready, and it heals by itself when Kafka c
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import structlog
 
@@ -22,6 +22,8 @@ _log = structlog.get_logger("bridge.ingress")
 _PROBE_KEY_PREFIX = "probe-"
 _PROBE_PATIENCE_S = 5.0
 _RETRY_S = 1.0
+_MAX_FAILED = 60
+"""Failed probes in a row after which the readers of the lanes are given up and made anew."""
 _MAX_FOLLOWED = 32
 """Foreign lanes followed at once for waiting look-ups; each is a thread and a connection."""
 
@@ -55,10 +57,17 @@ class Lanes:
         self._clock_ms = clock_ms
         self._skew_ms = 0
         self._own: dict[str, tuple[int, ...]] = {}
+        self._new: dict[str, tuple[int, ...]] = {}
         self._counts: dict[str, int] = {}
         self._trouble: BridgeError | None = BrokerDownError("the lanes are not positioned yet")
         self._awaited: dict[tuple[str, int], asyncio.Future[None]] = {}
+        self._said: type[BridgeError] | None = None
+        self._doubted = asyncio.Event()
         self._turn = 0
+
+    def doubt(self) -> None:
+        """Probe now: a write has failed, and whoever comes next should be told at once."""
+        self._doubted.set()
 
     def now_ms(self) -> int:
         """Return broker time: own clock plus the measured skew, Unix milliseconds."""
@@ -96,67 +105,92 @@ class Lanes:
 
     async def run(self, producer: Producer, take: Take, *, probe_s: float) -> None:
         """Hold the lanes until cancelled; whatever breaks is said, waited out and tried again."""
-        while True:
-            try:
-                await self._hold(producer, take, probe_s)
-            except BridgeError as error:
-                if type(error) is not type(self._trouble):
-                    _log.warning("not-ready", reason=str(error))
-                self._trouble = error
-            metrics.READY.set(0)
-            await asyncio.sleep(_RETRY_S)
-
-    async def _hold(self, producer: Producer, take: Take, probe_s: float) -> None:
-        await self._choose()
-        lanes = [(topic, lane) for topic, picked in self._own.items() for lane in picked]
 
         def sift(records: list[Record]) -> None:
             take([record for record in records if not self._is_probe(record)])
 
-        async with open_lanes(self._config, lanes, sift):
-            while True:
-                await self._probe(producer, lanes)
-                self._set_ready(lanes)
-                await asyncio.sleep(probe_s if self._trouble is None else _RETRY_S)
-                if self._trouble is not None:
-                    return
+        while True:
+            self._own = {}
+            try:
+                async with AsyncExitStack() as held:
+                    await self._hold(held, producer, sift, probe_s)
+            except BridgeError as error:
+                self._say(error)
+            await asyncio.sleep(_RETRY_S)
 
-    async def _choose(self) -> None:
-        """Learn the number of lanes of each service, and take our share of them."""
+    async def _hold(
+        self, held: AsyncExitStack, producer: Producer, take: Take, probe_s: float
+    ) -> None:
+        """Take lanes and probe them; a failed probe keeps them, for their readers recover alone.
+
+        Raises:
+            BridgeError: Too many probes failed in a row: the readers are made anew.
+        """
+        failed = 0
+        while True:
+            try:
+                missing = await self._extend(held, take)
+                await self._probe(producer)
+                failed = 0
+            except BridgeError as error:
+                failed += 1
+                if failed >= _MAX_FAILED:
+                    raise
+                self._say(error)
+            else:
+                self._set_ready(missing)
+            self._doubted.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(probe_s if self._trouble is None else _RETRY_S):
+                    await self._doubted.wait()
+
+    async def _extend(self, held: AsyncExitStack, take: Take) -> list[str]:
+        """Take our share of lanes that are not held yet; returns services without topics."""
         found = await describe_topics(self._config)
-        self._counts = {
-            service.replies_topic: found[service.replies_topic]
-            for service in self._services.values()
-            if service.replies_topic in found and service.requests_topic in found
-        }
-        self._own = {
-            topic: tuple(sorted({pick % count for pick in self._picks}))
-            for topic, count in self._counts.items()
-        }
+        missing = []
+        for service in self._services.values():
+            topic = service.replies_topic
+            if topic not in found or service.requests_topic not in found:
+                missing.append(service.name)
+            elif topic not in self._own:
+                lanes = sorted({pick % found[topic] for pick in self._picks})
+                self._counts[topic] = found[topic]
+                self._new[topic] = tuple(lanes)
+        if self._new:
+            taken = [(topic, lane) for topic, lanes in self._new.items() for lane in lanes]
+            await held.enter_async_context(open_lanes(self._config, taken, take))
+            self._own |= self._new
+            self._new = {}
+        return missing
 
-    def _set_ready(self, lanes: list[tuple[str, int]]) -> None:
-        missing = [
-            service.name
-            for service in self._services.values()
-            if service.replies_topic not in self._counts
-        ]
-        was = self._trouble
-        self._trouble = (
-            TopicError(f"no topics for {', '.join(missing)}: run `kbridge topics apply`")
-            if missing
-            else None
-        )
-        metrics.READY.set(0 if missing else 1)
-        if self._trouble is None and was is not None:
-            _log.info("ready", lanes=[f"{topic}/{lane}" for topic, lane in lanes])
+    def _say(self, error: BridgeError) -> None:
+        """Be not ready, and say why; once per kind of trouble."""
+        if self._said is not type(error):
+            _log.warning("not-ready", reason=str(error))
+            self._said = type(error)
+        self._trouble = error
+        metrics.READY.set(0)
 
-    async def _probe(self, producer: Producer, lanes: list[tuple[str, int]]) -> None:
+    def _set_ready(self, missing: list[str]) -> None:
+        if missing:
+            # The other services are served meanwhile: `pick` refuses only those without topics.
+            names = ", ".join(missing)
+            self._say(TopicError(f"no topics for {names}: run `kbridge topics apply`"))
+            return
+        metrics.READY.set(1)
+        if self._trouble is not None:
+            held = [f"{topic}/{lane}" for topic, lanes in self._own.items() for lane in lanes]
+            _log.info("ready", lanes=held)
+        self._trouble, self._said = None, None
+
+    async def _probe(self, producer: Producer) -> None:
         """Write to every lane and read it back.
 
         Raises:
             BrokerDownError: Not all came back in time.
         """
         loop = asyncio.get_running_loop()
+        lanes = [(topic, lane) for topic, lanes in self._own.items() for lane in lanes]
         self._awaited = {lane: loop.create_future() for lane in lanes}
         send = producer.route(0)
         try:

@@ -5,7 +5,7 @@ batches to the event loop by `call_soon_threadsafe` and decides nothing. What th
 not known here.
 """
 
-from bridge.kafka.client import Config
+from bridge.kafka.client import Config, check_config
 from bridge.kafka.group import Assigned, Group, GroupMember, Position, open_group
 from bridge.kafka.lane import open_lanes
 from bridge.kafka.outcome import classify
@@ -32,6 +32,7 @@ __all__ = [
     "Send",
     "Shape",
     "apply_topics",
+    "check_config",
     "check_topics",
     "classify",
     "describe_topics",

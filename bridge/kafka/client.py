@@ -11,6 +11,7 @@ import confluent_kafka as ck
 import structlog
 
 from bridge.envelope import Record
+from bridge.errors import SettingsError
 
 Config = Mapping[str, str | int | bool]
 """librdkafka settings: `bootstrap.servers` and whatever the operator passed through."""
@@ -27,6 +28,8 @@ SHARED: Config = {
     "allow.auto.create.topics": False,
     # New partitions and lost leaders are seen within 30 s (the default is 5 min).
     "topic.metadata.refresh.interval.ms": 30_000,
+    # A broker closes idle connections: nothing to tell anybody about.
+    "log.connection.close": False,
 }
 
 READING: Config = {
@@ -36,6 +39,9 @@ READING: Config = {
     "check.crcs": True,
     "fetch.wait.max.ms": 500,
 }
+
+_RESTING_S = 1.0
+"""After an error of our own on a poll thread: the thread goes on, the log does not run over."""
 
 BATCH = 1000
 """Records taken from librdkafka's queue at once; the rest waits for the next turn."""
@@ -52,7 +58,26 @@ def merge(*parts: Config) -> dict[str, object]:
 
 
 def _report(error: ck.KafkaError) -> None:
-    _log.warning("kafka-trouble", error=error.name(), detail=error.str(), fatal=error.fatal())
+    if error.fatal():  # the rest is in librdkafka's own log lines, and heals
+        _log.error("kafka-fatal", error=error.name(), detail=error.str())
+
+
+def check_config(config: Config) -> None:
+    """Refuse settings that librdkafka does not know, before anything is started with them.
+
+    Raises:
+        SettingsError: The message says which and why.
+    """
+    try:
+        nowhere: Config = {"group.id": "bridge.check", "bootstrap.servers": ""}
+        ck.Consumer(merge(SHARED, config, nowhere)).close()
+    except (ck.KafkaException, TypeError, ValueError) as refused:
+        cause = refused.args[0] if refused.args else refused
+        detail = cause.str() if isinstance(cause, ck.KafkaError) else str(cause)
+        raise SettingsError(
+            f"Kafka settings: {detail}; want librdkafka's names and values, "
+            "for example BRIDGE_KAFKA__SECURITY_PROTOCOL=SASL_SSL"
+        ) from None
 
 
 def as_record(message: ck.Message) -> Record:
@@ -75,7 +100,11 @@ async def polling(name: str, poll: Callable[[], None]) -> AsyncIterator[None]:
 
     def run() -> None:
         while not stop.is_set():
-            poll()
+            try:
+                poll()
+            except Exception:  # noqa: BLE001 - a thread that dies silently would leave its client deaf
+                _log.exception("poll-failed", thread=name)
+                stop.wait(_RESTING_S)
 
     thread = Thread(target=run, name=name, daemon=True)
     thread.start()

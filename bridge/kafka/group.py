@@ -126,10 +126,9 @@ class _Callbacks:
         positions = self._wait(self._member.revoked(_places(partitions)))
         if positions:
             # On this thread: from another one it would wait for the rebalance, which waits for us.
-            try:
-                consumer.commit(offsets=_offsets(positions), asynchronous=False)
-            except ck.KafkaException as refused:
-                _log.warning("not-committed", why=refused.args[0].str())
+            # Not waited for: it leaves on the connection on which the group is told that the
+            # partitions are free, before that; and with Kafka gone it would wait without end.
+            consumer.commit(offsets=_offsets(positions), asynchronous=True)
 
     def on_lost(self, _: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
         if partitions:

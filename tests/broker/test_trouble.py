@@ -1,0 +1,198 @@
+"""What goes wrong around the bridge is said at once, and heals by itself."""
+
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from bridge.embedded import guarded
+from tests.stack import Stack, open_stack, post, until
+
+pytestmark = pytest.mark.timeout(120)
+
+ROOT = Path(__file__).parents[2]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def own_kafka(data: Path, port: int) -> Iterator[None]:
+    command = [sys.executable, "-m", "bridge.embedded", "--port", str(port), "--data", str(data)]
+    with subprocess.Popen(  # noqa: S603 - this project's own
+        guarded(command, on_parent_death=signal.SIGTERM),
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline().startswith("ready")
+        try:
+            yield
+        finally:
+            child.terminate()
+
+
+def test_without_kafka_the_ingress_lives_refuses_at_once_and_heals(tmp_path: Path) -> None:
+    port = free_port()
+    with open_stack(f"127.0.0.1:{port}", tmp_path, "") as stack:
+        with own_kafka(tmp_path / "kafka", port):
+            stack.make_services("echo")
+        ingress = stack.start("ingress", "--port", "0")
+        until(lambda: bool(ingress.events("listening")), timeout_s=15, what="it listens")
+        url = f"http://127.0.0.1:{ingress.events('listening')[0]['port']}"
+        until(lambda: bool(ingress.events("not-ready")), timeout_s=15, what="it notices")
+
+        refused = [post(url, "echo", {"text": "x"}) for _ in range(20)]
+        assert httpx.get(url + "/healthz").status_code == 200
+        not_ready = httpx.get(url + "/readyz")
+        with own_kafka(tmp_path / "kafka", port):
+            until(
+                lambda: httpx.get(url + "/readyz").status_code == 200, timeout_s=15, what="it heals"
+            )
+            stack.start_worker("echo")
+            assert post(url, "echo", {"text": "x"}).status_code == 200
+
+    assert {answer.status_code for answer in refused} == {503}
+    assert {answer.json()["outcome"] for answer in refused} == {"not_accepted"}
+    assert all("retry-after" in answer.headers for answer in refused)
+    assert sorted(answer.elapsed.total_seconds() for answer in refused)[10] < 0.1
+    assert not_ready.status_code == 503
+    assert "Kafka" in not_ready.json()["reason"]
+
+
+def test_a_full_waiting_room_refuses_at_once(stack: Stack) -> None:
+    stack.make_services("echo")
+    stack.start_worker("echo")
+    _, url = stack.start_ingress(BRIDGE_WAITERS="1")
+
+    with ThreadPoolExecutor(1) as threads:
+        body = {"text": "x", "sleep_s": 2, "do": "progress"}
+        first = threads.submit(post, url, stack.name("echo"), body)
+        until(
+            lambda: 'event="progress"} 1.0' in httpx.get(url + "/metrics").text,
+            timeout_s=10,
+            what="the first waits",
+        )
+        second = post(url, stack.name("echo"), {"text": "y"})
+        unhurried = post(url, stack.name("echo"), {"text": "y"}, prefer="respond-async")
+
+    assert first.result().status_code == 200
+    assert (second.status_code, second.json()["code"]) == (503, "overloaded")
+    assert unhurried.status_code == 202
+
+
+def test_services_without_topics_are_said_and_the_others_served(stack: Stack) -> None:
+    stack.make_services("echo")
+    lonely = stack.schemas / stack.name("lonely")
+    lonely.mkdir()
+    text = (stack.schemas / stack.name("echo") / "request.avsc").read_text()
+    (lonely / "request.avsc").write_text(text)
+    (lonely / "service.toml").write_text('reply = "none"')
+    stack.start_worker("echo")
+    ingress = stack.start("ingress", "--port", "0")
+    until(
+        lambda: bool(ingress.events("not-ready")),
+        timeout_s=15,
+        what="it says so",
+    )
+    url = f"http://127.0.0.1:{ingress.events('listening')[0]['port']}"
+
+    missing = post(url, stack.name("lonely"), {"text": "x"})
+    served = post(url, stack.name("echo"), {"text": "x"})
+
+    assert (missing.status_code, missing.json()["code"]) == (503, "topic-missing")
+    assert served.status_code == 200
+    assert httpx.get(url + "/readyz").status_code == 503
+
+
+def test_a_worker_without_topics_says_what_to_do(stack: Stack) -> None:
+    stack.make_services("echo")
+    gone = stack.schemas / stack.name("gone")
+    gone.mkdir()
+    (stack.schemas / stack.name("echo") / "request.avsc").rename(gone / "request.avsc")
+    (stack.schemas / stack.name("echo") / "reply.avsc").rename(gone / "reply.avsc")
+    for left in (stack.schemas / stack.name("echo")).iterdir():
+        left.unlink()
+
+    worker = stack.start("worker", stack.name("gone"), "--handler", "consumers.echo:handle")
+
+    assert worker.child.wait(timeout=20) == 1
+    line = worker.log.read_text().splitlines()[-1]
+    assert line.startswith(f"kbridge: {stack.name('gone')}.requests does not exist")
+    assert "kbridge topics apply" in line
+
+
+@pytest.mark.parametrize(
+    ("handler", "says"),
+    [
+        ("consumers.nowhere:handle", "cannot be imported"),
+        ("consumers.echo:nothing", "has no function nothing"),
+        ("consumers.echo", "want module:function"),
+        ("consumers.count:handle", "is an async generator"),
+    ],
+)
+def test_a_handler_that_does_not_fit_is_refused(stack: Stack, handler: str, says: str) -> None:
+    stack.make_services("echo")
+
+    worker = stack.start("worker", stack.name("echo"), "--handler", handler)
+
+    assert worker.child.wait(timeout=20) == 1
+    assert says in worker.log.read_text().splitlines()[-1]
+
+
+def test_several_processes_share_one_port_and_a_killed_one_is_replaced(stack: Stack) -> None:
+    stack.make_services("echo")
+    stack.start_worker("echo")
+    ingress = stack.start("ingress", "--port", "0", "--processes", "2")
+    until(lambda: len(ingress.events("ready")) == 2, timeout_s=20, what="both are ready")
+    url = f"http://127.0.0.1:{ingress.events('listening')[0]['port']}"
+
+    assert {post(url, stack.name("echo"), {"text": "x"}).status_code for _ in range(10)} == {200}
+    assert ingress.stop() == 0
+
+
+def test_dev_that_is_killed_leaves_nothing_behind(tmp_path: Path) -> None:
+    port, kafka_port = free_port(), free_port()
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        child = subprocess.Popen(  # noqa: S603 - this project's own
+            [
+                *(sys.executable, "-m", "bridge", "dev", "--data", str(tmp_path / "data")),
+                *("--port", str(port), "--kafka-port", str(kafka_port)),
+            ],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=ROOT,
+        )
+    try:
+        until(lambda: "The bridge is ready" in log.read_text(), timeout_s=60, what="dev is ready")
+    finally:
+        child.kill()
+        child.wait()
+
+    until(lambda: not _mentions(str(kafka_port)), timeout_s=20, what="no process is left")
+
+
+def _mentions(text: str) -> list[str]:
+    """Find processes whose command line has this text: JVM, ingress and workers name Kafka's port."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                line = (entry / "cmdline").read_bytes().decode(errors="replace")
+            except OSError:
+                continue
+            if text in line:
+                found.append(line)
+    return found
