@@ -25,6 +25,8 @@ WRITING: Config = {
     "max.in.flight.requests.per.connection": 1,
     "request.timeout.ms": 4000,
     "delivery.timeout.ms": 30_000,
+    # A topic that is not there is told after 5 s, as such; by default only as a time-out after 30 s.
+    "topic.metadata.propagation.max.ms": 5000,
     "partitioner": "murmur2_random",
     "compression.type": "none",
     # 64 MiB at most in memory; beyond it `send` says OverloadedError at once.

@@ -1,0 +1,165 @@
+"""The Kafka blocks on a real Kafka: producers, lanes, bounded reads, topics."""
+
+import asyncio
+import secrets
+
+import pytest
+
+from bridge.envelope import Record
+from bridge.errors import BodyTooLargeError, BrokerDownError, OutcomeUnknownError, TopicError
+from bridge.kafka import (
+    Shape,
+    apply_topics,
+    check_topics,
+    open_lanes,
+    open_producer,
+    open_reader,
+)
+
+pytestmark = pytest.mark.timeout(60)
+
+APPEND = {"message.timestamp.type": "LogAppendTime"}
+
+
+@pytest.fixture
+async def topic(kafka: str) -> str:
+    name = f"t-{secrets.token_hex(6)}"
+    await apply_topics(config(kafka), [Shape(name=name, partitions=2, settings=APPEND)])
+    return name
+
+
+def config(kafka: str) -> dict[str, str | int | bool]:
+    return {"bootstrap.servers": kafka}
+
+
+def record(topic: str, value: bytes, partition: int | None = 0) -> Record:
+    return Record(topic=topic, key=b"k", value=value, partition=partition)
+
+
+async def test_a_record_is_acknowledged_with_its_place_and_the_brokers_time(
+    kafka: str, topic: str
+) -> None:
+    async with open_producer(config(kafka)) as producer:
+        first = await producer.route(0)(record(topic, b"a"))
+        second = await producer.route(1000)(record(topic, b"b"))
+
+    assert (first.partition, first.offset, second.offset) == (0, 0, 1)
+    assert first.is_broker_time
+    assert second.timestamp_ms >= first.timestamp_ms
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        (Record(topic="t-nowhere", key=None, value=b"x", partition=0), TopicError),
+        (Record(topic="TOPIC", key=None, value=b"x", partition=99), TopicError),
+        (Record(topic="TOPIC", key=None, value=b"x" * 2_000_000, partition=0), BodyTooLargeError),
+    ],
+)
+async def test_what_surely_was_not_written_is_said_so(
+    kafka: str, topic: str, wrong: Record, error: type[Exception]
+) -> None:
+    there = Record(
+        topic=wrong.topic.replace("TOPIC", topic),
+        key=None,
+        value=wrong.value,
+        partition=wrong.partition,
+    )
+    async with open_producer(config(kafka)) as producer:
+        with pytest.raises(error):
+            await producer.route(0)(there)
+
+
+async def test_what_kafka_never_took_is_given_up_on_leaving() -> None:
+    nowhere: dict[str, str | int | bool] = {"bootstrap.servers": "127.0.0.1:1"}
+    async with open_producer(nowhere, grace_s=0.1) as producer:
+        written = producer.route(0)(record("t", b"x"))
+
+    with pytest.raises((BrokerDownError, OutcomeUnknownError)):
+        await written
+
+
+async def test_a_lane_delivers_whatever_is_written_after_it_was_entered(
+    kafka: str, topic: str
+) -> None:
+    taken: list[bytes | None] = []
+    over = asyncio.Event()
+
+    def take(records: list[Record]) -> None:
+        taken.extend(one.value for one in records)
+        if len(taken) >= 200:
+            over.set()
+
+    async with open_producer(config(kafka)) as producer:
+        await producer.route(0)(record(topic, b"before"))
+        async with open_lanes(config(kafka), [(topic, 0)], take):
+            for number in range(200):
+                await producer.route(0)(record(topic, b"%d" % number))
+            await over.wait()
+
+    assert taken == [b"%d" % number for number in range(200)]
+
+
+async def test_a_lane_that_does_not_exist_is_refused(kafka: str, topic: str) -> None:
+    with pytest.raises(TopicError):
+        async with open_lanes(config(kafka), [(topic, 7)], print):
+            pass
+
+
+async def test_a_bounded_read_starts_at_a_time_and_ends_at_the_end(kafka: str, topic: str) -> None:
+    found: list[bytes | None] = []
+
+    def note(one: Record) -> bool:
+        found.append(one.value)
+        return False
+
+    async with open_producer(config(kafka)) as producer, open_reader(config(kafka)) as reader:
+        send = producer.route(0)
+        await reader.read([(topic, 0), (topic, 1)], since_ms=0, is_enough=note)
+        assert found == []
+
+        await send(record(topic, b"old"))
+        await asyncio.sleep(0.02)  # the time index of Kafka counts in milliseconds
+        middle = await send(record(topic, b"middle"))
+        await send(record(topic, b"other", 1))
+        await reader.read([(topic, 0), (topic, 1)], since_ms=middle.timestamp_ms, is_enough=note)
+        assert sorted(value or b"" for value in found) == [b"middle", b"other"]
+
+        found.clear()
+        await reader.read([(topic, 0)], since_ms=middle.timestamp_ms + 60_000, is_enough=note)
+        assert found == []
+
+
+async def test_a_bounded_read_ends_when_it_has_enough(kafka: str, topic: str) -> None:
+    found: list[bytes | None] = []
+
+    def first_only(one: Record) -> bool:
+        found.append(one.value)
+        return True
+
+    async with open_producer(config(kafka)) as producer, open_reader(config(kafka)) as reader:
+        for value in (b"a", b"b", b"c"):
+            await producer.route(0)(record(topic, value))
+        for _ in range(3):  # the pooled consumer holds nothing from the read before
+            await reader.read([(topic, 0)], since_ms=0, is_enough=first_only)
+
+    assert found == [b"a"] * 3
+
+
+async def test_topics_are_made_once_and_compared(kafka: str) -> None:
+    name = f"t-{secrets.token_hex(6)}"
+
+    before = await check_topics(config(kafka), [Shape(name=name, partitions=3)])
+    made = await apply_topics(config(kafka), [Shape(name=name, partitions=3)])
+    again = await apply_topics(config(kafka), [Shape(name=name, partitions=3)])
+    right = await check_topics(config(kafka), [Shape(name=name, partitions=3)])
+    wrong = await check_topics(config(kafka), [Shape(name=name, partitions=4)])
+
+    assert before.wrong == [f"{name} does not exist: run `kbridge topics apply`"]
+    assert (made, again, right.wrong) == ([name], [], [])
+    assert wrong.wrong == [f"{name} has 3 partitions: want 4"]
+
+
+async def test_a_kafka_that_is_not_there_is_said_in_one_line() -> None:
+    with pytest.raises(BrokerDownError, match=r"no Kafka answers at 127\.0\.0\.1:1"):
+        await check_topics({"bootstrap.servers": "127.0.0.1:1"}, [])
