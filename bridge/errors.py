@@ -63,7 +63,7 @@ class BridgeError(Exception):
 
     code: ClassVar[str] = "internal-error"
     status: ClassVar[int] = 500
-    outcome: ClassVar[str] = "not_accepted"
+    outcome: ClassVar[str] = "unknown"
     retryable: ClassVar[bool] = False
     title: ClassVar[str] = "Internal error"
     retry_after_s: int | None = None
@@ -74,6 +74,7 @@ class CallerError(BridgeError):
 
     code = "bad-request"
     status = 400
+    outcome = "not_accepted"
     title = "Bad request"
 
 
@@ -195,6 +196,7 @@ class UnavailableError(BridgeError):
 
     code = "unavailable"
     status = 503
+    outcome = "not_accepted"
     retryable = True
     title = "Unavailable"
     retry_after_s = 1
@@ -283,6 +285,7 @@ class ContractError(BridgeError):
     """The files of a service contradict themselves or ask for what does not exist."""
 
     code = "bad-contract"
+    outcome = "not_accepted"
     title = "The contract cannot be loaded"
 
 
@@ -290,6 +293,7 @@ class OperatorError(BridgeError):
     """The operator must change something before the process can work."""
 
     code = "misconfigured"
+    outcome = "not_accepted"
     title = "The bridge cannot start as configured"
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -61,6 +62,27 @@ def _services(settings: Settings) -> dict[str, Service]:
     return load_services(Path(settings.schemas))
 
 
+def _print_version(*, is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"kbridge {version('kafka-bridge')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    is_asked: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            is_eager=True,
+            callback=lambda v: _print_version(is_asked=v),
+            help="Print the version and exit.",
+        ),
+    ] = False,
+) -> None:
+    del is_asked
+
+
 @app.command()
 def dev(
     port: Port = None,
@@ -80,7 +102,7 @@ def dev(
         services=_services(settings),
         data=data,
         is_fresh=fresh,
-        kafka_port=None if kafka else kafka_port,
+        kafka_port=None if kafka or "BRIDGE_KAFKA" in os.environ else kafka_port,
     )
     asyncio.run(run_dev(plan, Console(highlight=False, soft_wrap=True)))
 

@@ -107,7 +107,7 @@ async def _say_ready(
     host, port = listener.getsockname()[:2]
     while not await asyncio.to_thread(_is_ready, host, port):  # noqa: ASYNC110 - another process is asked, over HTTP
         await asyncio.sleep(_POLL_S)
-    url = f"http://{host}:{port}"
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     console.print(f"The bridge is ready: {url}  (Kafka {settings.kafka}, page {url}/docs)")
     name = "greeter" if "greeter" in plan.services else next(iter(plan.services))
     body = '{"name":"Ann"}' if name == "greeter" else "{}"

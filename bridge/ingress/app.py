@@ -191,10 +191,11 @@ class Routes:
 
     async def readyz(self, request: Request) -> Response:
         """Tell whether a request can be taken now."""
-        trouble = ingress_of(request).lanes.trouble
-        if trouble is None:
+        ingress = ingress_of(request)
+        reason = "it is stopping" if ingress.is_stopping else ingress.lanes.trouble
+        if reason is None:
             return _json({"status": "ready"})
-        return _json({"status": "not ready", "reason": str(trouble)}, status=UNAVAILABLE)
+        return _json({"status": "not ready", "reason": str(reason)}, status=UNAVAILABLE)
 
     async def metrics(self, _: Request) -> Response:
         """Give all metrics in the Prometheus text format."""
@@ -224,8 +225,9 @@ def render(service: Service, request_id: str, log: ReplyLog) -> Response:
     last = log.last
     headers = {"Bridge-State": log.state, **problem.name_header(request_id)}
     if last is None:
-        headers["Location"] = location(service, request_id)
-        headers["Retry-After"] = PENDING_RETRY_S
+        if service.kind != "none":  # a one-way request leaves no log to look at
+            headers["Location"] = location(service, request_id)
+            headers["Retry-After"] = PENDING_RETRY_S
         body = msgspec.json.encode({"request_id": request_id, "state": log.state})
         return Response(body, ACCEPTED, headers, JSON)
     try:
@@ -337,9 +339,13 @@ def _locate(response: Response, service: Service, request_id: str, error: Bridge
         response.headers["Location"] = location(service, request_id)
 
 
-async def _on_problem(_: Request, error: Exception) -> Response:
+async def _on_problem(request: Request, error: Exception) -> Response:
     if not isinstance(error, BridgeError):
         raise error
+    if "service" in request.path_params:
+        is_known = not isinstance(error, UnknownServiceError)
+        name = request.path_params["service"] if is_known else "unknown"
+        metrics.ANSWERS.labels(name, error.status).inc()
     return problem.render(error)
 
 

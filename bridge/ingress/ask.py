@@ -17,7 +17,7 @@ from bridge.envelope import (
     make_reply,
     parse_reply,
 )
-from bridge.errors import BridgeError, GoneError, UnknownRequestError
+from bridge.errors import BridgeError, DrainingError, GoneError, UnknownRequestError
 from bridge.ingress.lanes import Followers, Lanes
 from bridge.kafka import Producer, Reader, Send
 from bridge.replylog import ReplyLog
@@ -109,6 +109,8 @@ class Ingress:
         self.lanes = lanes
         self.limits = limits
         self.followers: Followers | None = None
+        self.is_stopping = False
+        metrics.WAITERS.set_function(lambda: len(self._room))
 
     def new_request(
         self, service: Service, *, deadline_s: float, trace: tuple[tuple[str, bytes], ...] = ()
@@ -118,6 +120,8 @@ class Ingress:
         Raises:
             UnavailableError, TopicError: Nothing can be taken now.
         """
+        if self.is_stopping:
+            raise DrainingError("this replica is stopping: ask again, another one takes it")
         lane = self.lanes.pick(service)
         now_ms = self.lanes.now_ms()
         wants_reply = service.kind != "none"
@@ -143,7 +147,6 @@ class Ingress:
         loop = asyncio.get_running_loop()
         answer = Answer(loop)
         self._room.enter(request.request_id, answer)  # before the write: the reply may be faster
-        metrics.WAITERS.set(len(self._room))
         send = self._producer.route(len(self._room))
         timer = None
         try:
@@ -191,6 +194,7 @@ class Ingress:
 
     def release(self) -> None:
         """Wake everybody: this process stops, and nobody waits for a thing that is gone."""
+        self.is_stopping = True
         for answer in self._room.clear():
             answer.stop()
 

@@ -18,6 +18,8 @@ Config = Mapping[str, str | int | bool]
 
 _log = structlog.get_logger("bridge.kafka")
 _library_log = logging.getLogger("bridge.librdkafka")
+# A broker that has just started says so to every new producer; it is retried and over in a moment.
+_library_log.addFilter(lambda line: "Coordinator load in progress" not in line.getMessage())
 
 SHARED: Config = {
     # A broker that comes back is found within 1 s (the default backs off up to 10 s).

@@ -7,7 +7,8 @@ revoked partition is committed before another worker gets it.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -37,6 +38,8 @@ GROUP: Config = {
 }
 
 _CALL_S = 5.0
+_POLL_S = 0.05
+"""A commit or a pause waits for the end of a poll: no longer than this."""
 _SETTLE_S = 30.0
 
 
@@ -71,42 +74,84 @@ class GroupMember(Protocol):
         """Receive records in partition order."""
 
 
-class Group:
-    """One membership of a consumer group; used from the event loop that opened it."""
+class _Acknowledgement:
+    """The answer to the one commit that is under way."""
 
-    def __init__(self, consumer: ck.Consumer) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._owed: asyncio.Future[None] | None = None
+
+    @property
+    def is_owed(self) -> bool:
+        return self._owed is not None and not self._owed.done()
+
+    def expect(self) -> "asyncio.Future[None]":
+        self._owed = self._loop.create_future()
+        return self._owed
+
+    def on_commit(self, error: ck.KafkaError | None, _: list[ck.TopicPartition]) -> None:
+        """Learn how a commit ended; on the poll thread."""
+        self._loop.call_soon_threadsafe(self._settle, error)
+
+    def _settle(self, error: ck.KafkaError | None) -> None:
+        if self._owed is None or self._owed.done():
+            return  # a commit on revocation, which nobody waits for
+        if error is None:
+            self._owed.set_result(None)
+        else:
+            self._owed.set_exception(BrokerDownError(f"offsets not committed: {error.str()}"))
+            self._owed.exception()  # looked at here: whoever waited may have given up
+
+
+class Group:
+    """One membership of a consumer group; used from the event loop that opened it.
+
+    Whatever the consumer shall do, its poll thread does, between two polls: the library lets one
+    thread at a time into a consumer, and a loop of polls leaves no room for another (measured: a
+    commit from a second thread waited until the loop ended).
+    """
+
+    def __init__(self, consumer: ck.Consumer, acknowledgement: _Acknowledgement) -> None:
         self._consumer = consumer
-        self._committing: asyncio.Future[object] | None = None
+        self._acknowledgement = acknowledgement
+        self._commands: deque[Callable[[], object]] = deque()
 
     async def commit(self, positions: Mapping[Place, Position]) -> None:
         """Commit positions and wait until the broker has them.
 
         Raises:
-            BrokerDownError: Not committed: the broker is away, or the partitions are another's.
+            BrokerDownError: Perhaps not committed: the broker is away, or the partitions are
+                another's.
         """
-        if self._committing is not None and not self._committing.done():
+        if self._acknowledgement.is_owed:
             raise BrokerDownError("offsets not committed: Kafka still owes the answer to the last")
-        self._committing = asyncio.get_running_loop().run_in_executor(
-            None, partial(self._consumer.commit, offsets=_offsets(positions), asynchronous=False)
-        )
+        acknowledged = self._acknowledgement.expect()
+        offsets = _offsets(positions)
+        self._commands.append(partial(self._consumer.commit, offsets=offsets, asynchronous=True))
         try:
             # The library waits for a coordinator without end; a worker that stops must not.
             async with asyncio.timeout(_CALL_S):
-                await asyncio.shield(self._committing)
-        except ck.KafkaException as refused:
-            raise BrokerDownError(f"offsets not committed: {refused.args[0].str()}") from None
-        except RuntimeError as closed:  # the group was left meanwhile
-            raise BrokerDownError(f"offsets not committed: {closed}") from None
+                await asyncio.shield(acknowledged)
         except TimeoutError:
             raise BrokerDownError(f"offsets not committed within {_CALL_S:.0f} s") from None
 
     def pause(self, places: Sequence[Place]) -> None:
         """Fetch nothing more from these partitions until `resume`."""
-        self._consumer.pause([ck.TopicPartition(*place) for place in places])
+        partitions = [ck.TopicPartition(*place) for place in places]
+        self._commands.append(partial(self._consumer.pause, partitions))
 
     def resume(self, places: Sequence[Place]) -> None:
         """Fetch from these partitions again."""
-        self._consumer.resume([ck.TopicPartition(*place) for place in places])
+        partitions = [ck.TopicPartition(*place) for place in places]
+        self._commands.append(partial(self._consumer.resume, partitions))
+
+    def obey(self) -> None:
+        """Run what was asked for; on the poll thread."""
+        while self._commands:
+            try:
+                self._commands.popleft()()
+            except ck.KafkaException as refused:  # the partitions have gone meanwhile
+                _log.info("command-refused", why=refused.args[0].str())
 
 
 class _Callbacks:
@@ -153,10 +198,15 @@ async def open_group(
     """
     loop = asyncio.get_running_loop()
     callbacks = _Callbacks(member, loop)
-    consumer = ck.Consumer(merge(SHARED, READING, GROUP, {"group.id": group}, config))
+    settings = merge(SHARED, READING, GROUP, {"group.id": group}, config)
+    acknowledgement = _Acknowledgement(loop)
+    settings["on_commit"] = acknowledgement.on_commit
+    consumer = ck.Consumer(settings)
+    membership = Group(consumer, acknowledgement)
 
     def poll() -> None:
-        first = consumer.poll(0.1)
+        membership.obey()
+        first = consumer.poll(_POLL_S)
         if first is None:
             return
         records = [as_record(m) for m in (first, *consumer.consume(BATCH, 0)) if _is_record(m)]
@@ -171,7 +221,7 @@ async def open_group(
             on_lost=callbacks.on_lost,
         )
         async with polling("group-poll", poll):
-            yield Group(consumer)
+            yield membership
     finally:
         await asyncio.shield(asyncio.to_thread(consumer.close))
 

@@ -37,7 +37,7 @@ class Answered:
         limit: How many are remembered; each takes about 200 bytes.
     """
 
-    def __init__(self, limit: int = 500_000) -> None:
+    def __init__(self, limit: int = 200_000) -> None:
         self._limit = limit
         self._known: OrderedDict[Identity, None] = OrderedDict()
 

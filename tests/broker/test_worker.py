@@ -1,0 +1,88 @@
+"""The worker while it works: offsets move, fetching pauses, keys keep their order."""
+
+from collections import defaultdict
+
+import confluent_kafka as ck
+import pytest
+
+from bridge.registry import load_services
+from tests.stack import Stack, post, until
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def committed(stack: Stack, service: str) -> int:
+    """Sum what the running group has committed; asking does not join it."""
+    name = stack.name(service)
+    asker = ck.Consumer({"bootstrap.servers": stack.kafka, "group.id": f"bridge.{name}"})
+    try:
+        places = [ck.TopicPartition(f"{name}.requests", partition) for partition in range(4)]
+        return sum(max(0, place.offset) for place in asker.committed(places, timeout=10))
+    finally:
+        asker.close()
+
+
+def test_offsets_are_committed_while_the_worker_runs(stack: Stack) -> None:
+    """A commit from a second thread once waited until the polls ended, so: never."""
+    stack.make_services("echo")
+    stack.start_worker("echo")
+    _, url = stack.start_ingress()
+
+    for number in range(20):
+        post(url, stack.name("echo"), {"text": f"{number}"})
+
+    until(lambda: committed(stack, "echo") == 20, timeout_s=5, what="20 offsets are committed")
+    post(url, stack.name("echo"), {"text": "x"})
+    until(lambda: committed(stack, "echo") == 21, timeout_s=5, what="one more is committed")
+
+
+def test_more_than_is_in_hand_waits_in_kafka_and_keys_keep_their_order(stack: Stack) -> None:
+    stack.make_services("echo")
+    service = load_services(stack.schemas)[stack.name("echo")]
+    writer = ck.Producer({"bootstrap.servers": stack.kafka, "partitioner": "murmur2_random"})
+    count, keys = 3000, 50
+    for number in range(count):
+        text = f"key-{number % keys}"
+        writer.produce(
+            service.requests_topic,
+            service.encode({"text": text, "sleep_s": 0.01}),
+            text,
+            headers={
+                "bridge-request-id": f"{number}",
+                "bridge-reply-to": service.replies_topic,
+                "bridge-reply-partition": "0",
+            },
+        )
+    writer.flush(30)
+
+    worker = stack.start_worker("echo")
+
+    until(lambda: committed(stack, "echo") == count, timeout_s=60, what="all are committed")
+    assert worker.child.poll() is None
+    order: dict[int, list[int]] = defaultdict(list)
+    for reply in stack.read_replies("echo"):
+        if reply.event is not None and reply.event.is_last:
+            number = int(reply.request_id)
+            order[number % keys].append(number)
+    assert sum(len(numbers) for numbers in order.values()) == count
+    assert all(numbers == sorted(numbers) for numbers in order.values())
+
+
+def test_a_service_that_moves_to_a_second_worker_and_back_loses_nothing(stack: Stack) -> None:
+    stack.make_services("echo")
+    stack.start_worker("echo")
+    _, url = stack.start_ingress()
+    seen = set()
+
+    for _ in range(2):
+        second = stack.start_worker("echo")
+        for number in range(30):
+            answer = post(url, stack.name("echo"), {"text": f"{number}"})
+            assert answer.status_code == 200
+            seen.add(answer.json()["pid"])
+        assert second.stop() == 0
+
+    replies = stack.read_replies("echo")
+    ended = [reply.request_id for reply in replies if reply.event and reply.event.is_last]
+    assert len(ended) == len(set(ended)) == 60
+    assert len(seen) > 1
