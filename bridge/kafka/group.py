@@ -145,6 +145,10 @@ class Group:
         partitions = [ck.TopicPartition(*place) for place in places]
         self._commands.append(partial(self._consumer.resume, partitions))
 
+    def forget(self) -> None:
+        """Drop what was asked for: the partitions that it was about are another's."""
+        self._commands.clear()
+
     def obey(self) -> None:
         """Run what was asked for; on the poll thread."""
         while self._commands:
@@ -157,8 +161,9 @@ class Group:
 class _Callbacks:
     """Carries rebalances from the poll thread into the loop, and waits there until they are done."""
 
-    def __init__(self, member: GroupMember, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, member: GroupMember, group: Group, loop: asyncio.AbstractEventLoop) -> None:
         self._member = member
+        self._group = group
         self._loop = loop
 
     def on_assign(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
@@ -169,6 +174,9 @@ class _Callbacks:
         if not partitions:
             return
         positions = self._wait(self._member.revoked(_places(partitions)))
+        # Commits asked for before go first: after the partitions are free they would set the next
+        # owner back, for a broker takes a commit from any member.
+        self._group.obey()
         if positions:
             # On this thread: from another one it would wait for the rebalance, which waits for us.
             # Not waited for: it leaves on the connection on which the group is told that the
@@ -178,6 +186,7 @@ class _Callbacks:
     def on_lost(self, _: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
         if partitions:
             self._wait(self._member.lost(_places(partitions)))
+            self._group.forget()
 
     def _wait(self, told: Coroutine[None, None, T]) -> T | None:
         try:
@@ -197,12 +206,12 @@ async def open_group(
     group at once, so that others take over without waiting for the session to end.
     """
     loop = asyncio.get_running_loop()
-    callbacks = _Callbacks(member, loop)
     settings = merge(SHARED, READING, GROUP, {"group.id": group}, config)
     acknowledgement = _Acknowledgement(loop)
     settings["on_commit"] = acknowledgement.on_commit
     consumer = ck.Consumer(settings)
     membership = Group(consumer, acknowledgement)
+    callbacks = _Callbacks(member, membership, loop)
 
     def poll() -> None:
         membership.obey()

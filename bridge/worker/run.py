@@ -372,7 +372,7 @@ class Worker:
         return positions
 
     async def _commit(self, partitions: Sequence[Partition]) -> None:
-        positions = self._positions(partitions)
+        positions = self._positions([p for p in partitions if not p.is_gone])
         if not positions or self._group is None:
             return
         try:
