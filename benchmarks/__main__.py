@@ -132,7 +132,8 @@ def _profiled(bench: Bench, name: str, command: Sequence[str]) -> list[str]:
     if bench.profile != name:
         return ["-m", *command]
     file = str(bench.folder / f"{name}.txt")
-    return ["-m", "pyinstrument", "-o", file, "-r", "text", "--show-all", "-m", *command]
+    options = ["-r", "text", "--show-all", "-p", "processor_options.filter_threshold=0.005"]
+    return ["-m", "pyinstrument", "-o", file, *options, "-m", *command]
 
 
 Measure = Callable[[int], Awaitable[Cell]]
