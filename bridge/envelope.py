@@ -3,11 +3,15 @@
 One record type goes in both directions (franz-go's habit). The headers are the wire contract of
 ARCHITECTURE "Records"; a second dialect, Spring Kafka's, is read wherever ours is absent and is
 answered in kind. Header values are UTF-8 text, except Spring's, which are bytes.
+
+The three values are msgspec structs: several are made per request, and a frozen dataclass of seven
+fields takes 1.6 µs to make, a struct 0.1 µs.
 """
 
 import re
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+import msgspec
 
 from bridge.errors import RecordError
 
@@ -55,8 +59,7 @@ _LAST = frozenset({Event.COMPLETED, Event.FAILED, Event.EXPIRED, Event.CANCELLED
 _EVENTS = {event.value.encode(): event for event in Event}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One Kafka record, to be written or as read.
 
     Attributes:
@@ -73,14 +76,13 @@ class Record:
     topic: str
     key: bytes | None
     value: bytes | None
-    headers: Headers = field(default_factory=list)
+    headers: Headers = []
     partition: int | None = None
     offset: int = -1
     timestamp_ms: int = -1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What the headers of a record on `<service>.requests` say.
 
     Attributes:
@@ -113,8 +115,7 @@ class Request:
         return (self.request_id, self.generation, self.replay_id)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """One event of a reply log, as read.
 
     Attributes:
