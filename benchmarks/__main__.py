@@ -132,7 +132,7 @@ def _profiled(bench: Bench, name: str, command: Sequence[str]) -> list[str]:
     if bench.profile != name:
         return ["-m", *command]
     file = str(bench.folder / f"{name}.txt")
-    options = ["-r", "text", "--show-all", "-p", "processor_options.filter_threshold=0.005"]
+    options = ["-r", "text", "--show", "*", "-p", "processor_options.filter_threshold=0.005"]
     return ["-m", "pyinstrument", "-o", file, *options, "-m", *command]
 
 
