@@ -6,6 +6,8 @@ whole. Two cores are few: numbers compare within one run only, so read the ratio
 
 import argparse
 import asyncio
+import signal
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -72,7 +74,11 @@ class Stage:
 
 
 async def run(bench: Bench) -> None:
-    """Measure, and print the table."""
+    """Measure, and print the table; SIGINT or SIGTERM ends it early, and all that it started."""
+    task = asyncio.current_task()
+    if task is not None:
+        for told in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(told, task.cancel)
     cells: dict[tuple[str, int], list[Cell]] = {
         (kind, at_once): [] for kind in bench.kinds for at_once in bench.at_once
     }
@@ -205,7 +211,10 @@ def _main() -> None:
             profile=arguments.profile,
             folder=folder,
         )
-        asyncio.run(run(bench))
+        try:
+            asyncio.run(run(bench))
+        except asyncio.CancelledError:
+            sys.exit("stopped before the end: nothing of it still runs")
         if arguments.profile:
             print((folder / f"{arguments.profile}.txt").read_text())
 
