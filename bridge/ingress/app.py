@@ -1,14 +1,13 @@
 """The HTTP side: routes, what they read from a request, and how an answer is written.
 
-The hot path is a plain Starlette route: no model, no dependency injection, one pass over headers
-and body. Middleware is pure ASGI, so that disconnects reach the routes.
+The hot path, a POST on a service's requests, is answered in front of the routes (`post`). All of it
+is pure ASGI, so that disconnects reach whoever reads the body.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import cast
-from urllib.parse import quote
 
 import msgspec
 from starlette.applications import Starlette
@@ -16,35 +15,25 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bridge import ids, metrics
-from bridge.codec import parse_json, render_json
-from bridge.envelope import TRACE, Event
 from bridge.errors import (
-    BodyTooLargeError,
     BridgeError,
-    BrokerDownError,
-    HeadersTooLargeError,
     MalformedHeaderError,
     MethodNotAllowedError,
     NotFoundError,
-    OutcomeUnknownError,
-    RecordError,
     UnknownServiceError,
-    UriTooLongError,
 )
 from bridge.ingress import documents, problem
-from bridge.ingress.ask import Ingress, Limits, format_record, names
-from bridge.ingress.headers import check_accept, check_content, parse_deadline, parse_prefer
+from bridge.ingress.answer import JSON, OK, render
+from bridge.ingress.ask import Ingress, Limits, names
+from bridge.ingress.headers import check_accept, parse_prefer
 from bridge.ingress.lanes import Followers, Lanes
+from bridge.ingress.post import Front, count
 from bridge.kafka import Config, open_producer, open_reader
-from bridge.replylog import ReplyLog
 from bridge.service import Service
 
-OK, ACCEPTED, UNAVAILABLE = 200, 202, 503
-JSON = "application/json"
-PENDING_RETRY_S = "1"
+UNAVAILABLE = 503
 
 
 def make_app(
@@ -86,7 +75,7 @@ def make_app(
         },
     )
     app.state.release = lambda: None  # called on SIGTERM, perhaps before the lifespan has begun
-    app.add_middleware(LimitHeaders, limits=limits)
+    app.add_middleware(Front, services=services, limits=limits)
     return app
 
 
@@ -115,37 +104,8 @@ class Routes:
         self._schemas = documents.schemas(services)
 
     async def post(self, request: Request) -> Response:
-        """Take a request; answer with its reply, or with where the reply will be."""
-        service = self._service(request)
-        ingress = ingress_of(request)
-        headers = request.headers
-        check_content(headers.get("content-type"), headers.get("content-encoding"))
-        check_accept(headers.get("accept"))
-        preference = parse_prefer(headers.get("prefer"), max_wait_s=ingress.limits.max_wait_s)
-        deadline_s = parse_deadline(headers.get("bridge-deadline"), default_s=service.deadline_s)
-        body = await _body(request, ingress.limits.max_body_bytes)
-        value = parse_json(body, max_depth=ingress.limits.max_depth)
-        encoded = service.encode(value)
-        new = ingress.new_request(service, deadline_s=deadline_s, trace=_trace(request))
-        record = format_record(service, new, service.key_of(value), encoded)
-        wait_s = service.wait_s if preference.wait_s is None else preference.wait_s
-        try:
-            if wait_s <= 0 or service.kind == "none":
-                await ingress.post(record, new)
-                log = ReplyLog()
-            else:
-                with metrics.ANSWER_SECONDS.labels(service.name).time():
-                    log = await ingress.ask(record, new, wait_s=wait_s)
-            response = render(service, new.request_id, log)
-        except BridgeError as error:
-            if isinstance(error, BrokerDownError | OutcomeUnknownError):
-                ingress.lanes.doubt()
-            response = problem.render(error, request_id=new.request_id)
-            _locate(response, service, new.request_id, error)
-        if preference.applied:
-            response.headers["Preference-Applied"] = preference.applied
-        metrics.ANSWERS.labels(service.name, response.status_code).inc()
-        return response
+        """Take a request: `Front` does, before it comes here; here is what other methods miss."""
+        raise UnknownServiceError(f"no service in {request.scope['path'][:200]!r}")
 
     async def get(self, request: Request) -> Response:
         """Tell the state of a request, and its reply when it has one."""
@@ -164,7 +124,7 @@ class Routes:
             response = problem.render(error, request_id=request_id)
         if preference.applied:
             response.headers["Preference-Applied"] = preference.applied
-        metrics.ANSWERS.labels(service.name, response.status_code).inc()
+        count(service.name, response.status_code).inc()
         return response
 
     async def directory(self, _: Request) -> Response:
@@ -220,103 +180,9 @@ class Routes:
         return service
 
 
-def render(service: Service, request_id: str, log: ReplyLog) -> Response:
-    """Write what is known of a request: its reply, its problem, or where to look."""
-    last = log.last
-    headers = {"Bridge-State": log.state, **problem.name_header(request_id)}
-    if last is None:
-        if service.kind != "none":  # a one-way request leaves no log to look at
-            headers["Location"] = location(service, request_id)
-            headers["Retry-After"] = PENDING_RETRY_S
-        body = msgspec.json.encode({"request_id": request_id, "state": log.state})
-        return Response(body, ACCEPTED, headers, JSON)
-    try:
-        if last.event is Event.COMPLETED:
-            return Response(_reply(service, log), OK, headers, JSON)
-        response = _ended(service, request_id, log)
-    except RecordError as unreadable:
-        response = problem.render(unreadable, request_id=request_id)
-    response.headers["Bridge-State"] = log.state
-    return response
-
-
-def _ended(service: Service, request_id: str, log: ReplyLog) -> Response:
-    if log.last is not None and log.last.event is Event.FAILED:
-        return problem.failed(service, log.last, request_id=request_id)
-    if log.last is not None and log.last.event is Event.CANCELLED:
-        return problem.cancelled(request_id=request_id)
-    return problem.expired(request_id=request_id)
-
-
-def _reply(service: Service, log: ReplyLog) -> bytes:
-    value = log.last.value if log.last is not None else None
-    if service.kind != "stream":
-        return render_json(service.decode_reply(value))
-    parts = [service.decode_reply(log.parts[number].value) for number in sorted(log.parts)]
-    reply = None if value is None else service.decode_reply(value)
-    return render_json({"parts": parts, "reply": reply})
-
-
-def location(service: Service, request_id: str) -> str:
-    """Return where a request's state and reply are."""
-    return f"/v1/services/{service.name}/requests/{quote(request_id, safe='')}"
-
-
 def ingress_of(request: Request) -> Ingress:
     """Read the lifespan's state; ASGI leaves it untyped."""
     return cast(Ingress, request.scope["state"]["ingress"])
-
-
-class LimitHeaders:
-    """Refuse targets and headers beyond the limits; httptools itself has none."""
-
-    def __init__(self, app: ASGIApp, limits: Limits) -> None:
-        self._app = app
-        self._limits = limits
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or refuse it."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        refusal: BridgeError | None = None
-        size = len(scope["raw_path"]) + len(scope["query_string"])
-        if size > self._limits.max_uri_bytes:
-            refusal = UriTooLongError(
-                f"the request target has {size} bytes: want at most {self._limits.max_uri_bytes}"
-            )
-        else:
-            size = sum(len(name) + len(value) for name, value in scope["headers"])
-            if size > self._limits.max_header_bytes:
-                refusal = HeadersTooLargeError(
-                    f"the headers have {size} bytes: want at most {self._limits.max_header_bytes}"
-                )
-        if refusal is None:
-            await self._app(scope, receive, send)
-        else:
-            await problem.render(refusal)(scope, receive, send)
-
-
-async def _body(request: Request, limit: int) -> bytes:
-    """Read the body, counting what comes rather than believing Content-Length."""
-    length = request.headers.get("content-length", "")
-    chunks: list[bytes] = []
-    size = int(length) if length.isdigit() and int(length) > limit else 0
-    if size == 0:
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > limit:
-                break
-            chunks.append(chunk)
-    if size > limit:
-        raise BodyTooLargeError(f"the body has {size} bytes or more: want at most {limit}")
-    return b"".join(chunks)
-
-
-def _trace(request: Request) -> tuple[tuple[str, bytes], ...]:
-    return tuple(
-        (name, request.headers[name].encode()) for name in TRACE if name in request.headers
-    )
 
 
 def _where(request: Request, request_id: str) -> ids.Address | None:
@@ -333,19 +199,13 @@ def _where(request: Request, request_id: str) -> ids.Address | None:
     return ids.Address(time_ms=int(since_ms), lane=int(partition))
 
 
-def _locate(response: Response, service: Service, request_id: str, error: BridgeError) -> None:
-    """A write of unknown outcome may yet be found: say where."""
-    if error.outcome == "unknown":
-        response.headers["Location"] = location(service, request_id)
-
-
 async def _on_problem(request: Request, error: Exception) -> Response:
     if not isinstance(error, BridgeError):
         raise error
     if "service" in request.path_params:
         is_known = not isinstance(error, UnknownServiceError)
         name = request.path_params["service"] if is_known else "unknown"
-        metrics.ANSWERS.labels(name, error.status).inc()
+        count(name, error.status).inc()
     return problem.render(error)
 
 

@@ -32,6 +32,8 @@ SEEK_MARGIN_MS = 2000
 """A look-up starts so long before the ID's time: clocks of brokers and replicas differ a little."""
 SEEN_MARGIN_MS = 60_000
 """Reading on after the last moment at which an event is to be expected."""
+STICKY_MS = 5
+"""Requests without a key of so many milliseconds share a partition (5 and 10 measured alike)."""
 EXPIRE_MARGIN_MS = 5000
 """So long after its deadline a request without a last event is declared expired."""
 
@@ -302,13 +304,27 @@ class Ingress:
         return error
 
 
-def format_record(service: Service, request: Request, key: bytes | None, value: bytes) -> Record:
-    """Make the record of a request; without a key field the request ID is the key."""
+def format_record(
+    service: Service, request: Request, key: bytes | None, value: bytes, partitions: int
+) -> Record:
+    """Make the record of a request.
+
+    Without a key field the request ID is the key, and its time says the partition: all requests of
+    5 ms go to one, for a broker pays per batch and a producer has one batch under way at a time.
+    Measured at 32 / 256 clients, against a partition by hash for each: 3,409 to 5,563 and 4,908 to
+    7,414 requests/s. The ID alone decides, so whoever writes the request again finds its partition.
+    (KIP-480 does the same for records without a key.)
+    """
+    partition = None
+    address = ids.parse(request.request_id)
+    if key is None and address is not None and partitions:
+        partition = (address.time_ms // STICKY_MS + address.lane) % partitions
     return Record(
         topic=service.requests_topic,
         key=key if key is not None else request.request_id.encode(),
         value=value,
         headers=format_request(request),
+        partition=partition,
     )
 
 

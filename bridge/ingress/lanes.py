@@ -99,6 +99,10 @@ class Lanes:
         """Return how many lanes a service has; 0 while that is not known."""
         return self._counts.get(service.replies_topic, 0)
 
+    def partitions(self, service: Service) -> int:
+        """Return how many partitions a service's requests have; 0 while that is not known."""
+        return self._counts.get(service.requests_topic, 0)
+
     def is_own(self, topic: str, lane: int) -> bool:
         """Tell whether this process follows the lane anyway."""
         return lane in self._own.get(topic, ())
@@ -155,6 +159,7 @@ class Lanes:
             elif topic not in self._own:
                 lanes = sorted({pick % found[topic] for pick in self._picks})
                 self._counts[topic] = found[topic]
+                self._counts[service.requests_topic] = found[service.requests_topic]
                 self._new[topic] = tuple(lanes)
         if self._new:
             taken = [(topic, lane) for topic, lanes in self._new.items() for lane in lanes]

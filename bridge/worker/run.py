@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import structlog
 
 from bridge import metrics
-from bridge.envelope import Record, parse_reply, parse_request
+from bridge.envelope import Record, Request, parse_reply, parse_request
 from bridge.errors import BridgeError, RecordError, TopicError
 from bridge.kafka import (
     Assigned,
@@ -17,13 +17,14 @@ from bridge.kafka import (
     Position,
     Producer,
     Reader,
+    Send,
     describe_topics,
     open_group,
 )
 from bridge.ledger import Ledger
 from bridge.service import Service
 from bridge.worker.answered import Answered, Identity, format_note, parse_note
-from bridge.worker.attempt import Attempts, Clock
+from bridge.worker.attempt import Attempts, Clock, Outcome
 from bridge.worker.handler import Handler
 
 _log = structlog.get_logger("bridge.worker")
@@ -288,8 +289,7 @@ class Worker:
         waiting = self._keys[key]
         while True:
             if not partition.is_gone:
-                async with self._slots:
-                    await self._work(partition, record)
+                await self._work(partition, record)
             self._in_hand -= 1
             if self._is_paused:
                 self._throttle()
@@ -302,14 +302,16 @@ class Worker:
         partition.begin()
         try:
             result = await self._answer(partition, record)
+            if result is None:
+                return
             partition.ledger.finish(record.offset)
             self._finished.set()
             metrics.HANDLED.labels(self._service.name, result).inc()
         finally:
             partition.end()
 
-    async def _answer(self, partition: Partition, record: Record) -> str:
-        """Bring one record to its end; returns what became of it."""
+    async def _answer(self, partition: Partition, record: Record) -> str | None:
+        """Bring one record to its end; returns what became of it, None when it was not begun."""
         try:
             request = parse_request(record)
         except RecordError as unreadable:
@@ -324,7 +326,18 @@ class Worker:
         if request.identity in self._answered:
             return "skipped"
         send = self._attempts.route()
-        outcome = await self._attempts.run(record, request, send)
+        async with self._slots:  # the handler's: to write its answer needs none
+            if partition.is_gone:
+                return None
+            outcome = await self._attempts.run(record, request, send)
+            if outcome.leftover is not None:  # its thread still runs, and so holds the slot
+                return await self._deliver(partition, request, outcome, send)
+        return await self._deliver(partition, request, outcome, send)
+
+    async def _deliver(
+        self, partition: Partition, request: Request, outcome: Outcome, send: Send
+    ) -> str:
+        """Write the answer; the record of a thread that still runs is over when that returns."""
         if partition.is_lost:
             return "lost"  # another worker owns the record now, and answers it
         is_written = await self._attempts.deliver(request, outcome, send)
