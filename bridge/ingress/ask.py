@@ -19,7 +19,7 @@ from bridge.envelope import (
 )
 from bridge.errors import BridgeError, DrainingError, GoneError, UnknownRequestError
 from bridge.ingress.lanes import Followers, Lanes
-from bridge.kafka import Producer, Reader, Send
+from bridge.kafka import Placed, Producer, Reader, Send
 from bridge.replylog import ReplyLog
 from bridge.service import Service
 from bridge.waiting import WaitingRoom
@@ -75,6 +75,11 @@ class Answer:
         """Merge one event; the last one wakes the client."""
         self.log.take(reply)
         if self.log.last is not None:
+            self.stop()
+
+    def note_written(self, written: "asyncio.Future[Placed]") -> None:
+        """Wake the client when its request could not be written."""
+        if not written.cancelled() and written.exception() is not None:
             self.stop()
 
     def stop(self) -> None:
@@ -149,18 +154,21 @@ class Ingress:
         loop = asyncio.get_running_loop()
         answer = Answer(loop)
         self._room.enter(request.request_id, answer)  # before the write: the reply may be faster
-        send = self._producer.route(len(self._room))
-        timer = None
+        in_hand = len(self._room)
+        timer = loop.call_later(wait_s, answer.stop)
         try:
-            await send(record)  # outside the time-out: an empty log must mean "accepted"
-            timer = loop.call_later(wait_s, answer.stop)
+            # A reply says that the request was written; its acknowledgement is waited for only
+            # where none came. A failure wakes the client at once.
+            written = self._producer.route(in_hand, is_lazy=True)(record)
+            written.add_done_callback(answer.note_written)
             await answer.over
+            if answer.log.last is None:
+                await written
         finally:
-            if timer is not None:
-                timer.cancel()
+            timer.cancel()
             self._room.leave(request.request_id, answer)
         if answer.log.last is None:
-            await self._hand_off(request, send)
+            await self._hand_off(request, self._producer.route(in_hand))
         return answer.log
 
     async def post(self, record: Record, request: Request) -> None:

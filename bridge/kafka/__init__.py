@@ -6,7 +6,7 @@ not known here.
 """
 
 from bridge.kafka.client import Config, check_config
-from bridge.kafka.group import Assigned, Group, GroupMember, Position, open_group
+from bridge.kafka.group import Assigned, Group, GroupMember, Place, Position, open_group
 from bridge.kafka.lane import open_lanes
 from bridge.kafka.outcome import classify
 from bridge.kafka.producer import Placed, Producer, Send, open_producer
@@ -24,6 +24,7 @@ __all__ = [
     "Config",
     "Group",
     "GroupMember",
+    "Place",
     "Placed",
     "Position",
     "Producer",

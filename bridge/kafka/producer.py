@@ -54,6 +54,11 @@ Send = Callable[[Record], "asyncio.Future[Placed]"]
 _Done = tuple["asyncio.Future[Placed]", ck.KafkaError | None, ck.Message]
 
 
+_Report = Callable[["asyncio.Future[Placed]", ck.KafkaError | None, ck.Message], None]
+_LAZY_MAX = 64
+"""So many acknowledgements that nobody is in a hurry for are handed over together."""
+
+
 class _Client:
     """One librdkafka producer; `send` in the loop, `poll` on its thread."""
 
@@ -61,16 +66,24 @@ class _Client:
         self.client = ck.Producer(config)
         self._loop = loop
         self._done: list[_Done] = []
+        self._is_urgent = False
 
     def poll(self) -> None:
         """Serve delivery reports, at most one hand-over to the loop per call."""
-        self.client.poll(0.1)
-        if self._done:
-            done, self._done = self._done, []
+        served = self.client.poll(0.1)
+        if self._done and (self._is_urgent or not served or len(self._done) >= _LAZY_MAX):
+            done, self._done, self._is_urgent = self._done, [], False
             self._loop.call_soon_threadsafe(_settle, done)
 
     def post(self, record: Record) -> "asyncio.Future[Placed]":
         """Queue a record; the future has its place, or why it has none."""
+        return self._post(record, self._report)
+
+    def post_lazily(self, record: Record) -> "asyncio.Future[Placed]":
+        """Queue a record whose acknowledgement may be told up to 0.1 s late; a failure is not."""
+        return self._post(record, self._report_lazily)
+
+    def _post(self, record: Record, report: _Report) -> "asyncio.Future[Placed]":
         future = self._loop.create_future()
         try:
             self.client.produce(
@@ -78,7 +91,7 @@ class _Client:
                 record.value,
                 record.key,
                 -1 if record.partition is None else record.partition,
-                partial(self._report, future),
+                partial(report, future),
                 headers=record.headers,  # type: ignore[arg-type]  # the stub's list is invariant in str | bytes | None
             )
         except BufferError:
@@ -91,6 +104,13 @@ class _Client:
     def _report(
         self, future: "asyncio.Future[Placed]", error: ck.KafkaError | None, message: ck.Message
     ) -> None:
+        self._is_urgent = True
+        self._done.append((future, error, message))
+
+    def _report_lazily(
+        self, future: "asyncio.Future[Placed]", error: ck.KafkaError | None, message: ck.Message
+    ) -> None:
+        self._is_urgent = self._is_urgent or error is not None
         self._done.append((future, error, message))
 
 
@@ -108,7 +128,7 @@ class Producer:
         self._bulk = bulk
         self._few = few
 
-    def route(self, in_hand: int) -> Send:
+    def route(self, in_hand: int, *, is_lazy: bool = False) -> Send:
         """Choose by load which client the next records take.
 
         What one route writes to one partition arrives in the order of the calls, so whatever
@@ -118,8 +138,11 @@ class Producer:
 
         Args:
             in_hand: How many requests wait (ingress) or are worked on (worker) right now.
+            is_lazy: Acknowledgements may come up to 0.1 s late, which saves waking the loop for
+                each; for whoever waits for something else first. Failures are told at once.
         """
-        return self._quick.post if in_hand <= self._few else self._bulk.post
+        client = self._quick if in_hand <= self._few else self._bulk
+        return client.post_lazily if is_lazy else client.post
 
     def queued(self) -> int:
         """Count the records that wait inside the clients."""

@@ -14,6 +14,7 @@ from bridge.kafka import (
     Assigned,
     Config,
     Group,
+    Place,
     Position,
     Producer,
     Reader,
@@ -21,24 +22,20 @@ from bridge.kafka import (
     describe_topics,
     open_group,
 )
-from bridge.ledger import Ledger
 from bridge.service import Service
-from bridge.worker.answered import Answered, Identity, format_note, parse_note
+from bridge.worker.answered import Answered, Identity, parse_note
 from bridge.worker.attempt import Attempts, Clock, Outcome
 from bridge.worker.handler import Handler
+from bridge.worker.partition import REFRESH_S, Partition, find_positions
 
 _log = structlog.get_logger("bridge.worker")
 
 COMMIT_S = 0.25
 """Commits are batched for so long: a crash costs a look into the reply log, not a repetition."""
-REFRESH_S = 30.0
-"""An idle partition's note is renewed so often, which bounds what a new owner must read."""
 SEEK_MARGIN_MS = 2000
 FULL = 1000
 """Records in hand beyond which fetching pauses; it goes on at half of it."""
 RETRY_S = 1.0
-
-Place = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,33 +51,6 @@ class Clients:
     config: Config
     producer: Producer
     reader: Reader
-
-
-class Partition:
-    """One partition that this worker owns."""
-
-    def __init__(self, place: Place, next_offset: int) -> None:
-        self.place = place
-        self.ledger = Ledger(next_offset)
-        self.held: deque[Record] = deque()
-        self.is_warm = False
-        self.is_gone = False
-        self.is_lost = False
-        self.running = 0
-        self.idle = asyncio.Event()
-        self.idle.set()
-        self.committed: Position | None = None
-
-    def begin(self) -> None:
-        """Note that a record is being handled."""
-        self.running += 1
-        self.idle.clear()
-
-    def end(self) -> None:
-        """Note that a record is no longer being handled."""
-        self.running -= 1
-        if self.running == 0:
-            self.idle.set()
 
 
 class Worker:
@@ -184,7 +154,7 @@ class Worker:
                     await partition.idle.wait()
         except TimeoutError:
             _log.warning("given-up-unfinished", places=[p.place for p in gone if p.running])
-        return self._positions(gone)
+        return find_positions(gone, self._clock.now_ms())
 
     async def lost(self, places: Sequence[Place]) -> None:
         """Drop partitions that are another's: nothing is committed or answered for them."""
@@ -371,21 +341,8 @@ class Worker:
             await self._commit(list(self._partitions.values()))
             await asyncio.sleep(COMMIT_S)
 
-    def _positions(self, partitions: Sequence[Partition]) -> dict[Place, Position]:
-        """Say what is contiguous, with the time from which answers may be uncommitted."""
-        now_ms = self._clock.now_ms()
-        positions: dict[Place, Position] = {}
-        for partition in partitions:
-            offset = partition.ledger.committable
-            is_clean = partition.is_gone and partition.running == 0
-            since_ms = None if is_clean else partition.ledger.since_ms(now_ms)
-            position = Position(offset, format_note(since_ms))
-            if offset >= 0 and _is_worth_it(partition.committed, position, now_ms):
-                positions[partition.place] = position
-        return positions
-
     async def _commit(self, partitions: Sequence[Partition]) -> None:
-        positions = self._positions([p for p in partitions if not p.is_gone])
+        positions = find_positions([p for p in partitions if not p.is_gone], self._clock.now_ms())
         if not positions or self._group is None:
             return
         try:
@@ -395,16 +352,3 @@ class Worker:
             return
         for partition in partitions:
             partition.committed = positions.get(partition.place, partition.committed)
-
-
-def _is_worth_it(committed: Position | None, position: Position, now_ms: int) -> bool:
-    """Tell whether a commit says anything new: an offset, a clean end, or a note gone stale."""
-    if committed is None or committed.offset != position.offset:
-        return True
-    if position.note == committed.note:
-        return False
-    since_ms = parse_note(position.note, otherwise_ms=now_ms)
-    before_ms = parse_note(committed.note, otherwise_ms=0)
-    if since_ms is None or before_ms is None:
-        return True
-    return since_ms - before_ms >= REFRESH_S * 1000
