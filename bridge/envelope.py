@@ -35,6 +35,9 @@ SPRING_REPLY_PARTITION = "kafka_replyPartition"
 MAX_ID_BYTES = 128
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}\Z")  # Kafka's own rule (org.apache.kafka Topic.java)
 _INT64_MAX = (1 << 63) - 1
+_INT32_MAX = (1 << 31) - 1
+UNREADABLE: Headers = [("bridge-unreadable", b"")]
+"""Stands for headers that the client library cannot read, such as a name that is not UTF-8."""
 
 
 class Event(StrEnum):
@@ -173,6 +176,8 @@ def parse_request(record: Record) -> Request:
     Raises:
         RecordError: A header has a value that no reader can use; the message names it.
     """
+    if record.headers is UNREADABLE:
+        raise RecordError("the headers cannot be read: names must be UTF-8 text")
     found = dict(record.headers)
     reply_to, partition, correlation = _reply_address(found)
     return Request(
@@ -264,7 +269,7 @@ def _accepted(request: Request) -> Headers:
 def _reply_address(found: dict[str, bytes]) -> tuple[str | None, int | None, bytes | None]:
     if REPLY_TO in found or SPRING_REPLY_TOPIC not in found:
         topic = _text(found, REPLY_TO)
-        partition = _integer(found, REPLY_PARTITION)
+        partition = _partition(_integer(found, REPLY_PARTITION))
         correlation = None
     else:
         topic = _text(found, SPRING_REPLY_TOPIC)
@@ -281,7 +286,13 @@ def _spring_partition(found: dict[str, bytes]) -> int | None:
         return None
     if len(value) != 4:  # noqa: PLR2004 - a Java int
         raise RecordError(f"{SPRING_REPLY_PARTITION} has {len(value)} bytes: want 4, big-endian")
-    return int.from_bytes(value, "big")
+    return _partition(int.from_bytes(value, "big"))
+
+
+def _partition(number: int | None) -> int | None:
+    if number is not None and number > _INT32_MAX:
+        raise RecordError(f"reply partition is {number}: want 0 to {_INT32_MAX}")
+    return number
 
 
 def _request_id(found: dict[str, bytes], correlation: bytes | None, record: Record) -> str:

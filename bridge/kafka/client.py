@@ -10,7 +10,7 @@ from threading import Thread
 import confluent_kafka as ck
 import structlog
 
-from bridge.envelope import Record
+from bridge.envelope import UNREADABLE, Headers, Record
 from bridge.errors import SettingsError
 
 Config = Mapping[str, str | int | bool]
@@ -88,11 +88,18 @@ def as_record(message: ck.Message) -> Record:
         topic=message.topic() or "",
         key=message.key(),
         value=message.value(),
-        headers=message.headers() or [],  # type: ignore[arg-type]  # a header without a value is None: read as absent below
+        headers=_headers(message),
         partition=message.partition(),
         offset=message.offset() or 0,
         timestamp_ms=message.timestamp()[1],
     )
+
+
+def _headers(message: ck.Message) -> Headers:
+    try:
+        return message.headers() or []  # type: ignore[return-value]  # a header without a value is None: read as absent
+    except (SystemError, UnicodeDecodeError):  # one such record must not take its batch with it
+        return UNREADABLE
 
 
 @asynccontextmanager

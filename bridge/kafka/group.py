@@ -18,7 +18,6 @@ import confluent_kafka as ck
 import structlog
 
 from bridge.envelope import Record
-from bridge.errors import BrokerDownError
 from bridge.kafka.client import BATCH, READING, SHARED, Config, as_record, merge, polling
 
 _log = structlog.get_logger("bridge.kafka")
@@ -52,55 +51,36 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assigned:
-    """A partition that this process now owns, with what was committed; None: nothing ever was."""
+    """A partition that this process now owns.
+
+    Attributes:
+        place: Topic and partition.
+        position: What was committed; None: nothing ever was.
+        end: Its end at that moment: records beyond it were never in another owner's hands.
+    """
 
     place: Place
     position: Position | None
+    end: int
 
 
 class GroupMember(Protocol):
     """What a group consumer tells its owner, all of it in the event loop."""
 
-    async def assigned(self, partitions: Sequence[Assigned]) -> None:
+    def assigned(self, partitions: Sequence[Assigned]) -> None:
         """Take over partitions; their records come afterwards."""
 
     async def revoked(self, places: Sequence[Place]) -> Mapping[Place, Position]:
         """Give partitions up: finish or abandon, and say what to commit. Others wait meanwhile."""
 
-    async def lost(self, places: Sequence[Place]) -> None:
+    def lost(self, places: Sequence[Place]) -> None:
         """Drop partitions that are another's already: no commit, no answer for them."""
+
+    def committed(self, offsets: Mapping[Place, int], why: str | None) -> None:
+        """Learn that these offsets are committed, or why they are not."""
 
     def take(self, records: list[Record]) -> None:
         """Receive records in partition order."""
-
-
-class _Acknowledgement:
-    """The answer to the one commit that is under way."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._owed: asyncio.Future[None] | None = None
-
-    @property
-    def is_owed(self) -> bool:
-        return self._owed is not None and not self._owed.done()
-
-    def expect(self) -> "asyncio.Future[None]":
-        self._owed = self._loop.create_future()
-        return self._owed
-
-    def on_commit(self, error: ck.KafkaError | None, _: list[ck.TopicPartition]) -> None:
-        """Learn how a commit ended; on the poll thread."""
-        self._loop.call_soon_threadsafe(self._settle, error)
-
-    def _settle(self, error: ck.KafkaError | None) -> None:
-        if self._owed is None or self._owed.done():
-            return  # a commit on revocation, which nobody waits for
-        if error is None:
-            self._owed.set_result(None)
-        else:
-            self._owed.set_exception(BrokerDownError(f"offsets not committed: {error.str()}"))
-            self._owed.exception()  # looked at here: whoever waited may have given up
 
 
 class Group:
@@ -111,29 +91,13 @@ class Group:
     commit from a second thread waited until the loop ended).
     """
 
-    def __init__(self, consumer: ck.Consumer, acknowledgement: _Acknowledgement) -> None:
+    def __init__(self, consumer: ck.Consumer) -> None:
         self._consumer = consumer
-        self._acknowledgement = acknowledgement
         self._commands: deque[Callable[[], object]] = deque()
 
-    async def commit(self, positions: Mapping[Place, Position]) -> None:
-        """Commit positions and wait until the broker has them.
-
-        Raises:
-            BrokerDownError: Perhaps not committed: the broker is away, or the partitions are
-                another's.
-        """
-        if self._acknowledgement.is_owed:
-            raise BrokerDownError("offsets not committed: Kafka still owes the answer to the last")
-        acknowledged = self._acknowledgement.expect()
-        offsets = _offsets(positions)
-        self._commands.append(partial(self._consumer.commit, offsets=offsets, asynchronous=True))
-        try:
-            # The library waits for a coordinator without end; a worker that stops must not.
-            async with asyncio.timeout(_CALL_S):
-                await asyncio.shield(acknowledged)
-        except TimeoutError:
-            raise BrokerDownError(f"offsets not committed within {_CALL_S:.0f} s") from None
+    def commit(self, positions: Mapping[Place, Position]) -> None:
+        """Commit positions; `GroupMember.committed` tells how it went."""
+        self._commands.append(partial(_commit, self._consumer, positions))
 
     def pause(self, places: Sequence[Place]) -> None:
         """Fetch nothing more from these partitions until `resume`."""
@@ -145,10 +109,6 @@ class Group:
         partitions = [ck.TopicPartition(*place) for place in places]
         self._commands.append(partial(self._consumer.resume, partitions))
 
-    def forget(self) -> None:
-        """Drop what was asked for: the partitions that it was about are another's."""
-        self._commands.clear()
-
     def obey(self) -> None:
         """Run what was asked for; on the poll thread."""
         while self._commands:
@@ -157,18 +117,24 @@ class Group:
             except ck.KafkaException as refused:  # the partitions have gone meanwhile
                 _log.info("command-refused", why=refused.args[0].str())
 
+    def forget(self) -> None:
+        """Drop what was asked for: the partitions that it was about are another's."""
+        self._commands.clear()
+
 
 class _Callbacks:
-    """Carries rebalances from the poll thread into the loop, and waits there until they are done."""
+    """Carries what happens to the membership from the poll thread into the loop, in order."""
 
-    def __init__(self, member: GroupMember, group: Group, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, member: GroupMember, loop: asyncio.AbstractEventLoop) -> None:
         self._member = member
-        self._group = group
         self._loop = loop
+        self.group: Group | None = None
 
     def on_assign(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
+        # Not waited for: the loop's queue keeps the order, so it comes before their records.
         if partitions:
-            self._wait(self._member.assigned(_committed(consumer, partitions)))
+            found = _committed(consumer, partitions)
+            self._loop.call_soon_threadsafe(self._member.assigned, found)
 
     def on_revoke(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
         if not partitions:
@@ -176,17 +142,24 @@ class _Callbacks:
         positions = self._wait(self._member.revoked(_places(partitions)))
         # Commits asked for before go first: after the partitions are free they would set the next
         # owner back, for a broker takes a commit from any member.
-        self._group.obey()
+        if self.group is not None:
+            self.group.obey()
         if positions:
             # On this thread: from another one it would wait for the rebalance, which waits for us.
             # Not waited for: it leaves on the connection on which the group is told that the
             # partitions are free, before that; and with Kafka gone it would wait without end.
-            consumer.commit(offsets=_offsets(positions), asynchronous=True)
+            _commit(consumer, positions)
 
     def on_lost(self, _: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
         if partitions:
-            self._wait(self._member.lost(_places(partitions)))
-            self._group.forget()
+            if self.group is not None:
+                self.group.forget()
+            self._loop.call_soon_threadsafe(self._member.lost, _places(partitions))
+
+    def on_commit(self, error: ck.KafkaError | None, partitions: list[ck.TopicPartition]) -> None:
+        why = None if error is None else error.str()
+        offsets = {(place.topic, place.partition): place.offset for place in partitions}
+        self._loop.call_soon_threadsafe(self._member.committed, offsets, why)
 
     def _wait(self, told: Coroutine[None, None, T]) -> T | None:
         try:
@@ -206,12 +179,11 @@ async def open_group(
     group at once, so that others take over without waiting for the session to end.
     """
     loop = asyncio.get_running_loop()
+    callbacks = _Callbacks(member, loop)
     settings = merge(SHARED, READING, GROUP, {"group.id": group}, config)
-    acknowledgement = _Acknowledgement(loop)
-    settings["on_commit"] = acknowledgement.on_commit
+    settings["on_commit"] = callbacks.on_commit
     consumer = ck.Consumer(settings)
-    membership = Group(consumer, acknowledgement)
-    callbacks = _Callbacks(member, membership, loop)
+    membership = callbacks.group = Group(consumer)
 
     def poll() -> None:
         membership.obey()
@@ -239,16 +211,20 @@ def _committed(consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> li
     while True:
         try:
             found = consumer.committed(partitions, timeout=_CALL_S)
+            return [_assigned(consumer, place) for place in found]
         except ck.KafkaException as trouble:
             # Without the note the window for duplicates is not known: keep asking.
             _log.warning("committed-offsets-not-read", detail=trouble.args[0].str())
-            continue
-        return [_assigned(place) for place in found]
 
 
-def _assigned(place: ck.TopicPartition) -> Assigned:
+def _assigned(consumer: ck.Consumer, place: ck.TopicPartition) -> Assigned:
+    _, end = consumer.get_watermark_offsets(place, timeout=_CALL_S)
     position = Position(place.offset, place.metadata or "") if place.offset >= 0 else None
-    return Assigned(place=(place.topic, place.partition), position=position)
+    return Assigned(place=(place.topic, place.partition), position=position, end=end)
+
+
+def _commit(consumer: ck.Consumer, positions: Mapping[Place, Position]) -> None:
+    consumer.commit(offsets=_offsets(positions), asynchronous=True)
 
 
 def _offsets(positions: Mapping[Place, Position]) -> list[ck.TopicPartition]:

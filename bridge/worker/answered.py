@@ -6,10 +6,16 @@ what has its last event.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+from bridge.envelope import Record, parse_reply
+from bridge.kafka import Place, Reader
 
 _NOTHING = "1 -"
 _SINCE = "1 "
+
+SEEK_MARGIN_MS = 2000
+"""Reading starts so long before, and ends so long after: clocks of brokers differ a little."""
 
 Identity = tuple[str, int, str | None]
 
@@ -31,15 +37,17 @@ def parse_note(note: str, *, otherwise_ms: int) -> int | None:
 
 
 class Answered:
-    """Pieces of work that have their last event, the latest `limit` of them.
+    """Pieces of work that have their last event, for a while, and the latest `limit` of them.
 
     Args:
+        keep_s: How long each is remembered, in seconds.
         limit: How many are remembered; each takes about 200 bytes.
     """
 
-    def __init__(self, limit: int = 200_000) -> None:
+    def __init__(self, keep_s: float, limit: int = 200_000) -> None:
+        self._keep_ms = int(keep_s * 1000)
         self._limit = limit
-        self._known: OrderedDict[Identity, None] = OrderedDict()
+        self._known: OrderedDict[Identity, int] = OrderedDict()
 
     def __contains__(self, identity: Identity) -> bool:
         return identity in self._known
@@ -47,9 +55,41 @@ class Answered:
     def __len__(self) -> int:
         return len(self._known)
 
-    def add(self, identities: Iterable[Identity]) -> None:
-        """Remember; the oldest are forgotten beyond the limit."""
+    def add(self, identities: Iterable[Identity], *, now_ms: int) -> None:
+        """Remember; what is too old, or beyond the limit, is forgotten."""
         for identity in identities:
-            self._known[identity] = None
-        while len(self._known) > self._limit:
+            self._known[identity] = now_ms
+        while self._known and self._is_over(now_ms):
             self._known.popitem(last=False)
+
+    def _is_over(self, now_ms: int) -> bool:
+        oldest_ms = next(iter(self._known.values()))
+        return len(self._known) > self._limit or oldest_ms < now_ms - self._keep_ms
+
+
+async def read_back(
+    reader: Reader, lanes: Sequence[Place], since_ms: int, until_ms: int | None
+) -> list[Identity]:
+    """Find what has its last event in a service's lanes.
+
+    Args:
+        reader: Reads.
+        lanes: Reply topic and partition of each.
+        since_ms: From when on, in Unix milliseconds of broker time.
+        until_ms: Until when; None: the present end.
+
+    Raises:
+        BrokerDownError: Kafka does not answer.
+    """
+    found: list[Identity] = []
+
+    def is_enough(record: Record) -> bool:  # on the reader's thread
+        if until_ms is not None and record.timestamp_ms > until_ms + SEEK_MARGIN_MS:
+            return True
+        reply = parse_reply(record)
+        if reply is not None and reply.event is not None and reply.event.is_last:
+            found.append(reply.identity)
+        return False
+
+    await reader.read(lanes, since_ms=since_ms - SEEK_MARGIN_MS, is_enough=is_enough)
+    return found

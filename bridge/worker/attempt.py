@@ -28,6 +28,8 @@ PROBE_ID = "probe-worker"
 MAX_TEXT = 2000
 """Characters of a failure's message or detail that are kept: it must fit a record."""
 
+MAX_DETAILS = 50
+
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 
 
@@ -121,6 +123,11 @@ class Attempts:
         with self._seconds.time():
             try:
                 return await self._handle(value, context, request, send)
+            except asyncio.CancelledError as error:
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise
+                return _refusal(RuntimeError(f"the handler was cancelled: {error}"), request)
             except Exception as error:  # noqa: BLE001 - whatever a handler raises ends its request, not the worker
                 return _refusal(error, request)
 
@@ -278,13 +285,20 @@ def _failure(
 ) -> Outcome:
     value = FAILURE.from_native(
         {
-            "code": code[:MAX_TEXT],
-            "message": message[:MAX_TEXT],
+            "code": _plain(code),
+            "message": _plain(message),
             "retryable": retryable,
-            "details": {k[:MAX_TEXT]: v[:MAX_TEXT] for k, v in list((details or {}).items())[:50]},
+            "details": {
+                _plain(k): _plain(v) for k, v in list((details or {}).items())[:MAX_DETAILS]
+            },
         }
     )
     return Outcome(event=Event.FAILED, value=value)
+
+
+def _plain(text: object) -> str:
+    """Return text that fits a record, whatever a handler gave: no failure may fail."""
+    return str(text)[:MAX_TEXT].encode(errors="replace").decode()
 
 
 def _note_loss(written: "asyncio.Future[Placed]") -> None:

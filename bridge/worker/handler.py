@@ -49,8 +49,11 @@ def load_handler(where: str, service: Service, executor: Executor) -> Handler:
         raise SettingsError(f"--handler {where}: {_HINT}")
     try:
         function = getattr(importlib.import_module(module_name), name, None)
-    except ImportError as missing:
-        raise SettingsError(f"handler {where} cannot be imported: {missing}; {_HINT}") from missing
+    except Exception as broken:
+        kind = type(broken).__name__
+        raise SettingsError(
+            f"handler {where} cannot be imported: {kind}: {broken}; {_HINT}"
+        ) from broken
     if not callable(function):
         raise SettingsError(f"module {module_name} has no function {name}: {_HINT}")
     is_generator = inspect.isasyncgenfunction(function)
@@ -74,7 +77,13 @@ def _uniform(function: Callable[..., object], is_generator: bool, executor: Exec
     if inspect.iscoroutinefunction(function):
         return Handler(call=begin)  # type: ignore[arg-type]  # checked here: it is a coroutine
 
+    def finish(request: object, context: Context) -> object:
+        try:
+            return begin(request, context)
+        except StopIteration as error:  # no future can carry it, so its waiter would wait for ever
+            raise RuntimeError("the handler raised StopIteration") from error
+
     def in_thread(request: object, context: Context) -> "asyncio.Future[object]":
-        return asyncio.get_running_loop().run_in_executor(executor, begin, request, context)
+        return asyncio.get_running_loop().run_in_executor(executor, finish, request, context)
 
     return Handler(thread=in_thread)

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from bridge.envelope import Record
-from bridge.kafka import Place, Position
+from bridge.kafka import Assigned, Place, Position
 from bridge.ledger import Ledger
 from bridge.worker.answered import format_note, parse_note
 
@@ -14,19 +14,39 @@ REFRESH_S = 30.0
 
 
 class Partition:
-    """One partition that this worker owns."""
+    """One partition that this worker owns.
 
-    def __init__(self, place: Place, next_offset: int) -> None:
-        self.place = place
-        self.ledger = Ledger(next_offset)
+    Attributes:
+        is_warm: What its note says may be replaced: what is answered has been read back.
+        is_open: Its records go; before that they are held.
+        is_gone: It is no longer ours; `is_lost`: and it was taken, not given.
+        asked: The position of the last commit; `committed`: the last that Kafka has.
+        floor_ms: Answers of earlier owners may lie as far back as this, in broker time, and may be
+            uncommitted as long as the committed offset has not passed `inherited_until`; None: there are none.
+    """
+
+    def __init__(self, assigned: Assigned) -> None:
+        self.place = assigned.place
+        self.ledger = Ledger(-1 if assigned.position is None else assigned.position.offset)
+        self.inherited_until = assigned.end
+        self.floor_ms: int | None = None
         self.held: deque[Record] = deque()
         self.is_warm = False
+        self.is_open = False
         self.is_gone = False
         self.is_lost = False
         self.running = 0
         self.idle = asyncio.Event()
         self.idle.set()
-        self.committed: Position | None = None
+        self.asked = self.committed = assigned.position
+
+    def since_ms(self, now_ms: int) -> int | None:
+        """Return from when on answers may be uncommitted; None: none are, and none can come."""
+        own_ms = self.ledger.since_ms(now_ms)
+        is_clean = self.is_gone and not self.ledger.unfinished
+        if self.floor_ms is None or self.ledger.committable >= self.inherited_until:
+            return None if is_clean else own_ms
+        return min(self.floor_ms, own_ms)
 
     def begin(self) -> None:
         """Note that a record is being handled."""
@@ -44,17 +64,18 @@ def find_positions(partitions: Sequence[Partition], now_ms: int) -> dict[Place, 
     """Say what to commit: what is contiguous, with the time from which answers may be uncommitted.
 
     Args:
-        partitions: Those to look at; one that has nothing new to say is left out.
+        partitions: Those to look at; one that has nothing new to say is left out, and so is one
+            that is not warm: what its note says is still true.
         now_ms: Broker time, Unix milliseconds.
     """
     positions: dict[Place, Position] = {}
     for partition in partitions:
         offset = partition.ledger.committable
-        is_clean = partition.is_gone and partition.running == 0
-        since_ms = None if is_clean else partition.ledger.since_ms(now_ms)
-        position = Position(offset, format_note(since_ms))
-        if offset >= 0 and _is_worth_it(partition.committed, position, now_ms):
-            positions[partition.place] = position
+        if offset < 0 or not partition.is_warm:
+            continue
+        position = Position(offset, format_note(partition.since_ms(now_ms)))
+        if _is_worth_it(partition.committed, position, now_ms):
+            positions[partition.place] = partition.asked = position
     return positions
 
 

@@ -2,14 +2,14 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
 
 from bridge import metrics
-from bridge.envelope import Record, Request, parse_reply, parse_request
-from bridge.errors import BridgeError, RecordError, TopicError
+from bridge.envelope import Record, Request, parse_request
+from bridge.errors import BridgeError, OperatorError, RecordError, TopicError
 from bridge.kafka import (
     Assigned,
     Config,
@@ -23,7 +23,7 @@ from bridge.kafka import (
     open_group,
 )
 from bridge.service import Service
-from bridge.worker.answered import Answered, Identity, parse_note
+from bridge.worker.answered import Answered, parse_note, read_back
 from bridge.worker.attempt import Attempts, Clock, Outcome
 from bridge.worker.handler import Handler
 from bridge.worker.partition import REFRESH_S, Partition, find_positions
@@ -32,7 +32,8 @@ _log = structlog.get_logger("bridge.worker")
 
 COMMIT_S = 0.25
 """Commits are batched for so long: a crash costs a look into the reply log, not a repetition."""
-SEEK_MARGIN_MS = 2000
+NOTE_S = 5.0
+"""A partition taken over cleanly waits so long for its new note before its records go."""
 FULL = 1000
 """Records in hand beyond which fetching pauses; it goes on at half of it."""
 RETRY_S = 1.0
@@ -81,7 +82,7 @@ class Worker:
         self._attempts = Attempts(
             service, handler, clients.producer, self._clock, lambda: self._in_hand
         )
-        self._answered = Answered()
+        self._answered = Answered(service.worker.dedupe_s)
         self._partitions: dict[Place, Partition] = {}
         self._keys: dict[bytes, deque[tuple[Partition, Record]]] = {}
         self._slots = asyncio.Semaphore(service.worker.concurrency)
@@ -92,6 +93,7 @@ class Worker:
         self._tasks: asyncio.TaskGroup | None = None
         self._draining: set[asyncio.Task[None]] = set()
         self._finished = asyncio.Event()
+        self._told = asyncio.Event()
 
     async def run(self, stop: asyncio.Event, *, ready: Callable[[], None] = lambda: None) -> None:
         """Work until `stop` is set; then finish what is being handled, commit, and leave.
@@ -99,8 +101,8 @@ class Worker:
         Raises:
             TopicError: The service's topics do not exist.
         """
-        await self._find_topics(stop)
-        await self._attempts.learn_time()
+        if not await self._begin(stop):
+            return
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             async with open_group(
@@ -114,9 +116,23 @@ class Worker:
             for task in self._draining:
                 task.cancel()
 
-    async def _find_topics(self, stop: asyncio.Event) -> None:
+    async def _begin(self, stop: asyncio.Event) -> bool:
+        """Find topics and time, unless told to stop first; returns whether to go on."""
+        async with asyncio.TaskGroup() as tasks:
+            starting = tasks.create_task(self._start())
+            stopping = tasks.create_task(stop.wait())
+            await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+            starting.cancel()
+            stopping.cancel()
+        return not stop.is_set()
+
+    async def _start(self) -> None:
+        await self._find_topics()
+        await self._attempts.learn_time()
+
+    async def _find_topics(self) -> None:
         """Wait until Kafka answers, and learn the lanes of the reply topic."""
-        while not stop.is_set():
+        while True:
             try:
                 found = await describe_topics(self._config)
             except BridgeError as trouble:
@@ -132,15 +148,10 @@ class Worker:
 
     # What the group tells ------------------------------------------------------------------
 
-    async def assigned(self, partitions: Sequence[Assigned]) -> None:
+    def assigned(self, partitions: Sequence[Assigned]) -> None:
         """Own partitions; their records are held until it is known what is answered already."""
-        mine = []
-        for one in partitions:
-            next_offset = -1 if one.position is None else one.position.offset
-            partition = Partition(one.place, next_offset)
-            partition.committed = one.position
-            self._partitions[one.place] = partition
-            mine.append(partition)
+        mine = [Partition(one) for one in partitions]
+        self._partitions.update({partition.place: partition for partition in mine})
         self._spawn(self._warm(mine))
 
     async def revoked(self, places: Sequence[Place]) -> dict[Place, Position]:
@@ -156,7 +167,7 @@ class Worker:
             _log.warning("given-up-unfinished", places=[p.place for p in gone if p.running])
         return find_positions(gone, self._clock.now_ms())
 
-    async def lost(self, places: Sequence[Place]) -> None:
+    def lost(self, places: Sequence[Place]) -> None:
         """Drop partitions that are another's: nothing is committed or answered for them."""
         for place in places:
             partition = self._partitions.pop(place, None)
@@ -168,9 +179,9 @@ class Worker:
         """Queue records of owned partitions."""
         for record in records:
             partition = self._partitions.get((record.topic, record.partition or 0))
-            if partition is None:
+            if partition is None:  # revoked while its records were on their way here
                 continue
-            if partition.is_warm:
+            if partition.is_open:
                 self._dispatch(partition, record)
             else:
                 partition.held.append(record)
@@ -183,21 +194,23 @@ class Worker:
         """Learn what is answered already, then let the partitions' records go."""
         now_ms = self._clock.now_ms()
         oldest_ms = now_ms - int(self._service.worker.dedupe_s * 1000)
-        windows = [
-            oldest_ms
-            if partition.committed is None
-            else parse_note(partition.committed.note, otherwise_ms=oldest_ms)
-            for partition in partitions
-        ]
-        since_ms = min((window for window in windows if window is not None), default=None)
+        for partition in partitions:
+            note = partition.committed
+            partition.floor_ms = (
+                oldest_ms if note is None else parse_note(note.note, otherwise_ms=oldest_ms)
+            )
+        floors = [p.floor_ms for p in partitions if p.floor_ms is not None]
+        since_ms = min(floors, default=None)
         if since_ms is not None:
             await self._read_back(since_ms, until_ms=None)
-        # Before the first record goes: a note that says "nothing under way" stops being true now.
-        await self._commit(partitions)
         for partition in partitions:
             partition.is_warm = True
+        # Before the first record goes: a note that says "nothing under way" stops being true now.
+        await self._commit_now([p for p in partitions if p.floor_ms is None])
+        for partition in partitions:
             held, partition.held = partition.held, deque()
             self._in_hand -= len(held)
+            partition.is_open = True
             for record in held:
                 if not partition.is_gone:
                     self._dispatch(partition, record)
@@ -205,30 +218,27 @@ class Worker:
         if since_ms is None or since_ms > oldest_ms:
             await self._read_back(oldest_ms, until_ms=since_ms or now_ms)
 
+    async def _commit_now(self, partitions: list[Partition]) -> None:
+        """Commit, and wait until Kafka has it, for a while: the note is worth more than a record."""
+        self._commit(partitions)
+        try:
+            async with asyncio.timeout(NOTE_S):
+                while any(not p.is_gone and p.committed != p.asked for p in partitions):
+                    self._told.clear()
+                    await self._told.wait()
+        except TimeoutError:
+            _log.warning("note-not-committed", places=[p.place for p in partitions])
+
     async def _read_back(self, since_ms: int, *, until_ms: int | None) -> None:
-        """Remember every last event in the service's lanes from a time to their end."""
-        if self._service.kind == "none":
-            return
-        while True:
-            found: list[Identity] = []
-
-            def is_enough(record: Record) -> bool:  # on the reader's thread
-                if until_ms is not None and record.timestamp_ms > until_ms + SEEK_MARGIN_MS:
-                    return True
-                reply = parse_reply(record)
-                if reply is not None and reply.event is not None and reply.event.is_last:
-                    found.append(reply.identity)  # noqa: B023 - read before the next turn
-                return False
-
+        """Remember every last event in the service's lanes from a time on."""
+        while self._service.kind != "none":
             try:
-                await self._reader.read(
-                    self._lanes, since_ms=since_ms - SEEK_MARGIN_MS, is_enough=is_enough
-                )
+                found = await read_back(self._reader, self._lanes, since_ms, until_ms)
             except BridgeError as trouble:
                 _log.warning("reply-log-not-read", why=str(trouble))
                 await asyncio.sleep(RETRY_S)
                 continue
-            self._answered.add(found)
+            self._answered.add(found, now_ms=self._clock.now_ms())
             return
 
     # Work ----------------------------------------------------------------------------------
@@ -269,51 +279,74 @@ class Worker:
             partition, record = waiting.popleft()
 
     async def _work(self, partition: Partition, record: Record) -> None:
-        partition.begin()
+        """Bring one record to its end; whatever it does, the next ones go on."""
         try:
             result = await self._answer(partition, record)
-            if result is None:
-                return
-            partition.ledger.finish(record.offset)
-            self._finished.set()
-            metrics.HANDLED.labels(self._service.name, result).inc()
-        finally:
-            partition.end()
+        except OperatorError:
+            raise
+        except Exception:  # noqa: BLE001 - a bug of ours must not end every worker, one after the other
+            _log.exception("record-broke", place=partition.place, offset=record.offset)
+            result = "unreadable"
+        if result is None:
+            return
+        partition.ledger.finish(record.offset)
+        self._finished.set()
+        metrics.HANDLED.labels(self._service.name, result).inc()
 
     async def _answer(self, partition: Partition, record: Record) -> str | None:
-        """Bring one record to its end; returns what became of it, None when it was not begun."""
+        """Answer one record; returns what became of it, None when it was not begun."""
         try:
             request = parse_request(record)
         except RecordError as unreadable:
-            _log.error(
-                "record-unreadable",
-                topic=record.topic,
-                partition=record.partition,
-                offset=record.offset,
-                why=str(unreadable),
-            )
+            place = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
+            _log.error("record-unreadable", why=str(unreadable), **place)
             return "unreadable"
-        if request.identity in self._answered:
-            return "skipped"
-        send = self._attempts.route()
-        async with self._slots:  # the handler's: to write its answer needs none
-            if partition.is_gone:
-                return None
-            outcome = await self._attempts.run(record, request, send)
-            if outcome.leftover is not None:  # its thread still runs, and so holds the slot
-                return await self._deliver(partition, request, outcome, send)
-        return await self._deliver(partition, request, outcome, send)
+        await self._slots.acquire()  # the handler's: to write its answer needs none
+        if partition.is_gone or request.identity in self._answered:
+            self._slots.release()
+            return None if partition.is_gone else "skipped"
+        partition.begin()
+        try:
+            send = self._attempts.route()
+            outcome = await self._run(partition, record, request, send)
+            if partition.is_lost:
+                return "lost"  # another worker owns the record now, and answers it
+            return await self._deliver(request, outcome, send)
+        finally:
+            partition.end()
 
-    async def _deliver(
-        self, partition: Partition, request: Request, outcome: Outcome, send: Send
-    ) -> str:
-        """Write the answer; the record of a thread that still runs is over when that returns."""
-        if partition.is_lost:
-            return "lost"  # another worker owns the record now, and answers it
+    async def _run(
+        self, partition: Partition, record: Record, request: Request, send: Send
+    ) -> Outcome:
+        """Run the handler, and give its slot back; a thread that overran keeps it until its end."""
+        try:
+            outcome = await self._attempts.run(record, request, send)
+            if outcome.leftover is not None and not partition.is_lost:
+                await self._deliver(request, outcome, send)
+                await self._wait_end(outcome.leftover)
+            return outcome
+        finally:
+            self._slots.release()
+
+    async def _wait_end(self, leftover: "asyncio.Future[object]") -> None:
+        """Wait for a thread beyond its time.
+
+        Raises:
+            OperatorError: It does not end: so must the process, for another to take over.
+        """
+        limit_s = self._service.worker.timeout_s
+        done, _ = await asyncio.wait([leftover], timeout=limit_s)
+        if not done:
+            raise OperatorError(
+                f"a handler of {self._service.name} runs in its thread for more than "
+                f"{2 * limit_s:g} s: the worker ends; bound what the handler waits for"
+            )
+
+    async def _deliver(self, request: Request, outcome: Outcome, send: Send) -> str:
+        if request.identity in self._answered:
+            return outcome.event.value
         is_written = await self._attempts.deliver(request, outcome, send)
-        self._answered.add([request.identity])
-        if outcome.leftover is not None:
-            await asyncio.wait([outcome.leftover])
+        self._answered.add([request.identity], now_ms=self._clock.now_ms())
         return outcome.event.value if is_written else "undeliverable"
 
     def _throttle(self) -> None:
@@ -338,17 +371,21 @@ class Worker:
             except TimeoutError:
                 pass
             self._finished.clear()
-            await self._commit(list(self._partitions.values()))
+            self._commit(list(self._partitions.values()))
             await asyncio.sleep(COMMIT_S)
 
-    async def _commit(self, partitions: Sequence[Partition]) -> None:
+    def _commit(self, partitions: Sequence[Partition]) -> None:
         positions = find_positions([p for p in partitions if not p.is_gone], self._clock.now_ms())
-        if not positions or self._group is None:
+        if positions and self._group is not None:
+            self._group.commit(positions)
+
+    def committed(self, offsets: Mapping[Place, int], why: str | None) -> None:
+        """Learn how a commit ended; one that failed is made again with the next."""
+        if why is not None:
+            _log.warning("not-committed", why=why)
             return
-        try:
-            await self._group.commit(positions)
-        except BridgeError as refused:
-            _log.warning("not-committed", why=str(refused))
-            return
-        for partition in partitions:
-            partition.committed = positions.get(partition.place, partition.committed)
+        for place, offset in offsets.items():
+            partition = self._partitions.get(place)
+            if partition is not None and partition.asked and partition.asked.offset == offset:
+                partition.committed = partition.asked
+        self._told.set()

@@ -16,11 +16,21 @@ def test_a_note_that_is_not_ours_means_the_whole_window(note: str) -> None:
 
 
 def test_only_the_latest_are_remembered() -> None:
-    answered = Answered(limit=2)
+    answered = Answered(keep_s=600, limit=2)
 
-    answered.add([("a", 0, None), ("b", 0, None), ("c", 0, None)])
+    answered.add([("a", 0, None), ("b", 0, None), ("c", 0, None)], now_ms=0)
 
     assert ("a", 0, None) not in answered
     assert ("c", 0, None) in answered
     assert ("c", 1, None) not in answered
     assert len(answered) == 2
+
+
+def test_what_is_older_than_the_window_is_forgotten() -> None:
+    answered = Answered(keep_s=1)
+    answered.add([("a", 0, None)], now_ms=0)
+
+    answered.add([("b", 0, None)], now_ms=1001)
+
+    assert ("a", 0, None) not in answered
+    assert ("b", 0, None) in answered

@@ -26,6 +26,16 @@ async def handle(  # noqa: C901, PLR0912 - one branch per way to misbehave
             raise ValueError("a secret of the handler")
         case "misfit":
             return {"text": 7}
+        case "surrogate":
+            raise PermanentError("lone \ud800", details={"\ud800": "\udfff"})
+        case "number-code":
+            raise PermanentError("no", code=404)  # type: ignore[arg-type]  # an author's mistake
+        case "number-details":
+            raise PermanentError("no", details={"n": 5})  # type: ignore[dict-item]  # the same
+        case "cancel":
+            raise asyncio.CancelledError
+        case "stop-iteration":
+            next(iter(()))
         case "die":  # a moment after the answer
             asyncio.get_running_loop().call_later(0.05, os.kill, os.getpid(), signal.SIGKILL)
         case "big":
