@@ -84,6 +84,12 @@ class Stack:
 
     def make_services(self, *names: str) -> None:
         """Copy contracts under names of this test, and create their topics."""
+        self.copy_services(*names)
+        services = load_services(self.schemas)
+        asyncio.run(apply_topics({"bootstrap.servers": self.kafka}, shapes_of(services)))
+
+    def copy_services(self, *names: str) -> None:
+        """Copy contracts under names of this test."""
         for name in names:
             target = self.schemas / self.name(name)
             if name == "everything":
@@ -93,8 +99,6 @@ class Stack:
                 (target / "service.toml").write_text('reply = "none"', encoding="utf-8")
             else:
                 shutil.copytree(SERVICES / "schemas" / name, target)
-        services = load_services(self.schemas)
-        asyncio.run(apply_topics({"bootstrap.servers": self.kafka}, shapes_of(services)))
 
     def read_replies(self, service: str) -> list[Reply]:
         """Read a service's whole reply log, all lanes."""
@@ -130,6 +134,7 @@ class Stack:
                     **os.environ,
                     "BRIDGE_KAFKA": self.kafka,
                     "BRIDGE_SCHEMAS": str(self.schemas),
+                    "BRIDGE_GRACE_S": "4",  # Kafka may be gone when a test ends its processes
                     **environment,
                 },
             )

@@ -2,7 +2,6 @@
 
 import asyncio
 import http.client
-import shutil
 import signal
 import socket
 import sys
@@ -15,7 +14,7 @@ from rich.console import Console
 
 from bridge.cli.processes import listen
 from bridge.cli.topics import shapes_of
-from bridge.embedded import guarded, open_kafka
+from bridge.embedded import empty_folder, guarded, open_kafka
 from bridge.errors import BridgeError
 from bridge.kafka import apply_topics
 from bridge.service import Service
@@ -62,10 +61,10 @@ async def run_dev(plan: Dev, console: Console) -> None:
     Raises:
         BridgeError: A part could not start, or Kafka ended; the others are stopped again.
     """
-    if plan.is_fresh and plan.kafka_port is not None:
-        shutil.rmtree(plan.data / "kafka", ignore_errors=True)
     stop = _stop_signal()
     with closing(listen(plan.settings.host, plan.settings.port)) as listener:
+        if plan.is_fresh and plan.kafka_port is not None:
+            await empty_folder(plan.data / "kafka")
         async with _kafka(plan, console) as (kafka, ended):
             settings = plan.settings.model_copy(update={"kafka": kafka})
             await apply_topics(settings.client_config(), shapes_of(plan.services))

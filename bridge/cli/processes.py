@@ -33,17 +33,24 @@ _log = structlog.get_logger("bridge.cli")
 
 _BACKLOG = 2048
 _KEEP_ALIVE_S = 75  # nginx's default, so that a proxy in front closes first
-_FORCE_S = 10.0
+_FORCE_S = 5.0
 """So long after the grace time a process that has not ended is ended."""
 _FORCED = 1
+_RESTART_S = 1.0
 WORKER_FEW = 4
 """A worker with so many records in hand, or fewer, answers without linger (measured: ARCHITECTURE)."""
 INGRESS_FEW = 8
 
 
+_STARTED_NS = time.time_ns() - time.monotonic_ns()
+
+
 def now_ms() -> int:
-    """Read this machine's clock: Unix milliseconds."""
-    return time.time_ns() // 1_000_000
+    """Read this machine's clock as it was at start, moved on steadily: Unix milliseconds.
+
+    A step of the clock (NTP) changes nothing: broker time is reckoned from it by a measured skew.
+    """
+    return (_STARTED_NS + time.monotonic_ns()) // 1_000_000
 
 
 class Chance:
@@ -156,6 +163,7 @@ def _limits(settings: Settings) -> Limits:
         max_depth=settings.max_depth,
         max_header_bytes=settings.max_header_bytes,
         max_uri_bytes=settings.max_uri_bytes,
+        grace_s=settings.grace_s,
     )
 
 
@@ -208,6 +216,7 @@ def _run_children(settings: Settings, listener: socket.socket) -> None:
         for place, child in enumerate(children):
             if child.poll() is not None and not stopping:
                 _log.error("ingress-died", code=child.returncode)
+                time.sleep(_RESTART_S)
                 children[place] = start()
         time.sleep(0.2)
     for child in children:
@@ -226,7 +235,8 @@ async def run_workers(settings: Settings, services: list[Service], where: str | 
     )
     config = settings.client_config()
     async with (
-        open_producer(config, few=WORKER_FEW) as producer,
+        # What a worker wants written it waits for itself.
+        open_producer(config, few=WORKER_FEW, grace_s=1.0) as producer,
         open_reader(config) as reader,
         asyncio.TaskGroup() as tasks,
     ):

@@ -36,7 +36,7 @@ from bridge.embedded.jvm import Jvm, start, stop, wait_until
 from bridge.embedded.node import Node, format_settings, java_command
 from bridge.errors import EmbeddedKafkaError
 
-__all__ = ["Jars", "Kafka", "guarded", "open_kafka"]
+__all__ = ["Jars", "Kafka", "empty_folder", "guarded", "open_kafka"]
 
 _READY_S = 60.0
 _LOCK_S = 2.0  # what a JVM takes to die after its owner was killed
@@ -122,6 +122,24 @@ async def open_kafka(
             async with _open_nodes(found, class_path, jit=jit, lock=lock) as jvms:
                 bootstrap = ",".join(node.address for node in found)
                 yield Kafka(bootstrap=bootstrap, nodes=tuple(jvms))
+
+
+async def empty_folder(data: Path) -> None:
+    """Throw away what an embedded Kafka kept.
+
+    Raises:
+        EmbeddedKafkaError: Another process's Kafka runs on it; nothing was thrown away.
+    """
+    async with _open_lock(_load_folder(data)):
+        await asyncio.to_thread(_empty, data)
+
+
+def _empty(data: Path) -> None:
+    for entry in data.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        elif entry.name != "lock":
+            entry.unlink()
 
 
 def _load_folder(data: Path) -> Path:

@@ -50,7 +50,7 @@ def make_app(
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[Mapping[str, object]]:
         async with (
-            open_producer(config) as producer,
+            open_producer(config, grace_s=limits.grace_s, on_down=lanes.doubt) as producer,
             open_reader(config) as reader,
             asyncio.TaskGroup() as tasks,
         ):

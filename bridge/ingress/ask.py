@@ -13,11 +13,16 @@ from bridge.envelope import (
     Record,
     Reply,
     Request,
-    format_request,
     make_reply,
     parse_reply,
 )
-from bridge.errors import BridgeError, DrainingError, GoneError, UnknownRequestError
+from bridge.errors import (
+    BridgeError,
+    DrainingError,
+    GoneError,
+    OutcomeUnknownError,
+    UnknownRequestError,
+)
 from bridge.ingress.lanes import Followers, Lanes
 from bridge.kafka import Placed, Producer, Reader, Send
 from bridge.replylog import ReplyLog
@@ -26,14 +31,14 @@ from bridge.waiting import WaitingRoom
 
 _log = structlog.get_logger("bridge.ingress")
 
+ACKNOWLEDGE_S = 10.0
+"""A request that nobody waits for is written within this, or its outcome is unknown."""
 HAND_OFF_S = 2.0
 """A `202` waits at most so long for the acknowledgement of `accepted`."""
 SEEK_MARGIN_MS = 2000
 """A look-up starts so long before the ID's time: clocks of brokers and replicas differ a little."""
 SEEN_MARGIN_MS = 60_000
 """Reading on after the last moment at which an event is to be expected."""
-STICKY_MS = 5
-"""Requests without a key of so many milliseconds share a partition (5 and 10 measured alike)."""
 EXPIRE_MARGIN_MS = 5000
 """So long after its deadline a request without a last event is declared expired."""
 
@@ -57,6 +62,7 @@ class Limits:
     max_depth: int = 64
     max_header_bytes: int = 32_768
     max_uri_bytes: int = 8192
+    grace_s: float = 10.0
 
 
 EVENTS = {event: metrics.EVENTS.labels(event.value) for event in Event}
@@ -140,6 +146,10 @@ class Ingress:
             trace=trace,
         )
 
+    def name_refused(self) -> str:
+        """Name a request that was not taken, for the client's log and ours; no look-up finds it."""
+        return ids.make(time_ms=self.lanes.now_ms(), lane=0, chance=self._chance())
+
     async def ask(self, record: Record, request: Request, *, wait_s: float) -> ReplyLog:
         """Write a request and wait for its last event, at most `wait_s` seconds.
 
@@ -163,7 +173,7 @@ class Ingress:
             written.add_done_callback(answer.note_written)
             await answer.over
             if answer.log.last is None:
-                await written
+                await _await_written(written, HAND_OFF_S)
         finally:
             timer.cancel()
             self._room.leave(request.request_id, answer)
@@ -178,7 +188,7 @@ class Ingress:
             As `ask`.
         """
         send = self._producer.route(len(self._room))
-        await send(record)
+        await _await_written(send(record), ACKNOWLEDGE_S)
         if request.reply_to is not None:
             await self._hand_off(request, send)
 
@@ -224,14 +234,18 @@ class Ingress:
             GoneError: Nothing any more: it is older than the retention.
             UnavailableError, TopicError: The lane cannot be read now.
         """
-        if where is None or where.lane >= max(1, self.lanes.count(service)):
+        lanes = self.lanes.count(service)  # raises while nobody knows
+        if where is None or where.lane >= lanes:
             raise UnknownRequestError(f"no request {request_id}: not an ID that this bridge made")
         answer = Answer(asyncio.get_running_loop())
         async with AsyncExitStack() as stack:
-            if wait_s > 0:
-                await self._await_events(stack, service, request_id, where, answer)
+            if wait_s > 0:  # before the look: what comes after it is told
+                self._room.enter(request_id, answer)
+                stack.callback(self._room.leave, request_id, answer)
             await self._look(service, request_id, where, answer)
+            self._expire_for_good(service, request_id, where, answer)
             if wait_s > 0 and answer.log.last is None and answer.log.is_seen:
+                await self._follow(stack, service, request_id, where, answer)
                 timer = asyncio.get_running_loop().call_later(wait_s, answer.stop)
                 stack.callback(timer.cancel)
                 await answer.over
@@ -241,7 +255,7 @@ class Ingress:
             raise self._unknown(service, request_id, where)
         return answer.log
 
-    async def _await_events(
+    async def _follow(
         self,
         stack: AsyncExitStack,
         service: Service,
@@ -249,31 +263,31 @@ class Ingress:
         where: ids.Address,
         answer: Answer,
     ) -> None:
-        """Be told what happens from now on; before the look-up, so that nothing is missed."""
-        self._room.enter(request_id, answer)
-        stack.callback(self._room.leave, request_id, answer)
+        """Follow a foreign lane, and look again: something may have come before it was followed."""
         topic = service.replies_topic
         if self.followers is not None and not self.lanes.is_own(topic, where.lane):
             await stack.enter_async_context(self.followers.follow(topic, where.lane))
+            await self._look(service, request_id, where, answer)
 
     async def _look(
         self, service: Service, request_id: str, where: ids.Address, answer: Answer
     ) -> None:
         """Read the lane from the ID's time on, no further than events can be expected."""
         found: list[Reply] = []
-        unseen_until_ms = where.time_ms + int(self.limits.max_wait_s * 1000) + SEEN_MARGIN_MS
-        until_ms = unseen_until_ms
+        key = None if service.worker.dialect == "spring" else request_id.encode()
+        until_ms = self._unseen_until_ms(where)
 
         def is_enough(record: Record) -> bool:  # on the reader's thread
             nonlocal until_ms
             if record.timestamp_ms > until_ms:
                 return True
+            if key is not None and record.key != key:  # Spring keeps the request's key instead
+                return False
             reply = parse_reply(record)
             if reply is None or reply.request_id != request_id:
                 return False
             found.append(reply)
-            deadline_ms = reply.deadline_ms or where.time_ms + int(service.deadline_s * 1000)
-            until_ms = max(until_ms, deadline_ms + SEEN_MARGIN_MS)
+            until_ms = max(until_ms, _deadline_ms(service, where, reply) + SEEN_MARGIN_MS)
             return reply.event is not None and reply.event.is_last
 
         await self._reader.read(
@@ -283,6 +297,23 @@ class Ingress:
         )
         for reply in found:
             answer.take(reply)
+
+    def _expire_for_good(
+        self, service: Service, request_id: str, where: ids.Address, answer: Answer
+    ) -> None:
+        """Declare a request expired whose time to end is over: look-ups read no further than that.
+
+        Whatever is written later counts for nobody, so every replica says the same, at any time.
+        """
+        log = answer.log
+        if log.last is not None or not log.is_seen:
+            return
+        end_ms = _deadline_ms(service, where, log.accepted) + SEEN_MARGIN_MS
+        if self.lanes.now_ms() > max(end_ms, self._unseen_until_ms(where)):
+            answer.take(Reply(request_id=request_id, event=Event.EXPIRED))
+
+    def _unseen_until_ms(self, where: ids.Address) -> int:
+        return where.time_ms + int(self.limits.max_wait_s * 1000) + SEEN_MARGIN_MS
 
     async def _expire(
         self, service: Service, request_id: str, where: ids.Address, log: ReplyLog
@@ -312,28 +343,33 @@ class Ingress:
         return error
 
 
-def format_record(
-    service: Service, request: Request, key: bytes | None, value: bytes, partitions: int
-) -> Record:
-    """Make the record of a request.
+def _deadline_ms(service: Service, where: ids.Address, reply: Reply | None) -> int:
+    """Return a request's deadline as its log says, or as its service says."""
+    if reply is not None and reply.deadline_ms is not None:
+        return reply.deadline_ms
+    return where.time_ms + int(service.deadline_s * 1000)
 
-    Without a key field the request ID is the key, and its time says the partition: all requests of
-    5 ms go to one, for a broker pays per batch and a producer has one batch under way at a time.
-    Measured at 32 / 256 clients, against a partition by hash for each: 3,409 to 5,563 and 4,908 to
-    7,414 requests/s. The ID alone decides, so whoever writes the request again finds its partition.
-    (KIP-480 does the same for records without a key.)
+
+async def _await_written(written: "asyncio.Future[Placed]", limit_s: float) -> None:
+    """Wait for an acknowledgement, not as long as the producer tries.
+
+    Raises:
+        OutcomeUnknownError: None came; the record may be in the log, now or later.
     """
-    partition = None
-    address = ids.parse(request.request_id)
-    if key is None and address is not None and partitions:
-        partition = (address.time_ms // STICKY_MS + address.lane) % partitions
-    return Record(
-        topic=service.requests_topic,
-        key=key if key is not None else request.request_id.encode(),
-        value=value,
-        headers=format_request(request),
-        partition=partition,
-    )
+    try:
+        async with asyncio.timeout(limit_s):
+            await asyncio.shield(written)
+    except TimeoutError:
+        written.add_done_callback(_look_away)
+        raise OutcomeUnknownError(
+            f"Kafka did not acknowledge the record within {limit_s:g} s"
+        ) from None
+
+
+def _look_away(written: "asyncio.Future[Placed]") -> None:
+    """Read a result that nobody waits for any more, so that its error is not reported as lost."""
+    if not written.cancelled():
+        written.exception()
 
 
 def names(services: Sequence[str]) -> str:

@@ -21,6 +21,7 @@ _log = structlog.get_logger("bridge.ingress")
 
 _PROBE_KEY_PREFIX = "probe-"
 _PROBE_PATIENCE_S = 5.0
+_QUICK_MS = 500
 _RETRY_S = 1.0
 _MAX_FAILED = 60
 """Failed probes in a row after which the readers of the lanes are given up and made anew."""
@@ -57,7 +58,6 @@ class Lanes:
         self._clock_ms = clock_ms
         self._skew_ms = 0
         self._own: dict[str, tuple[int, ...]] = {}
-        self._new: dict[str, tuple[int, ...]] = {}
         self._counts: dict[str, int] = {}
         self._trouble: BridgeError | None = BrokerDownError("the lanes are not positioned yet")
         self._awaited: dict[tuple[str, int], asyncio.Future[None]] = {}
@@ -96,8 +96,16 @@ class Lanes:
         return own[self._turn % len(own)]
 
     def count(self, service: Service) -> int:
-        """Return how many lanes a service has; 0 while that is not known."""
-        return self._counts.get(service.replies_topic, 0)
+        """Return how many lanes a service has.
+
+        Raises:
+            BrokerDownError, TopicError: Kafka is away, or the topic is: a look-up cannot be made.
+        """
+        if isinstance(self._trouble, BrokerDownError):
+            raise self._trouble
+        if service.replies_topic not in self._counts:
+            raise TopicError(f"{service.replies_topic} does not exist: run `kbridge topics apply`")
+        return self._counts[service.replies_topic]
 
     def partitions(self, service: Service) -> int:
         """Return how many partitions a service's requests have; 0 while that is not known."""
@@ -120,6 +128,9 @@ class Lanes:
                     await self._hold(held, producer, sift, probe_s)
             except BridgeError as error:
                 self._say(error)
+            except Exception as error:  # noqa: BLE001 - without lanes every client would hang
+                _log.error("lanes-broke", exc_info=error)
+                self._say(BrokerDownError("the lanes cannot be held: the log says why"))
             await asyncio.sleep(_RETRY_S)
 
     async def _hold(
@@ -152,20 +163,20 @@ class Lanes:
         """Take our share of lanes that are not held yet; returns services without topics."""
         found = await describe_topics(self._config)
         missing = []
+        new: dict[str, tuple[int, ...]] = {}
         for service in self._services.values():
             topic = service.replies_topic
             if topic not in found or service.requests_topic not in found:
                 missing.append(service.name)
-            elif topic not in self._own:
-                lanes = sorted({pick % found[topic] for pick in self._picks})
+            else:
                 self._counts[topic] = found[topic]
                 self._counts[service.requests_topic] = found[service.requests_topic]
-                self._new[topic] = tuple(lanes)
-        if self._new:
-            taken = [(topic, lane) for topic, lanes in self._new.items() for lane in lanes]
+                if topic not in self._own:
+                    new[topic] = tuple(sorted({pick % found[topic] for pick in self._picks}))
+        if new:
+            taken = [(topic, lane) for topic, lanes in new.items() for lane in lanes]
             await held.enter_async_context(open_lanes(self._config, taken, take))
-            self._own |= self._new
-            self._new = {}
+            self._own |= new
         return missing
 
     def _say(self, error: BridgeError) -> None:
@@ -203,9 +214,10 @@ class Lanes:
                 for topic, lane in lanes:
                     before_ms = self._clock_ms()
                     placed = await send(self._probe_record(topic, lane))
-                    if placed.is_broker_time:
-                        middle_ms = (before_ms + self._clock_ms()) // 2
-                        self._skew_ms = placed.timestamp_ms - middle_ms
+                    took_ms = self._clock_ms() - before_ms
+                    # A slow acknowledgement says little: the skew is off by up to half of it.
+                    if placed.is_broker_time and took_ms <= _QUICK_MS:
+                        self._skew_ms = placed.timestamp_ms - before_ms - took_ms // 2
                 for future in self._awaited.values():
                     await future
         except TimeoutError:
@@ -218,6 +230,8 @@ class Lanes:
 
     def _is_probe(self, record: Record) -> bool:
         if record.key is None or not record.key.startswith(b"probe-"):
+            return False
+        if dict(record.headers).get(EVENT) != Event.PROBE.value.encode():
             return False
         if record.key == self._key and record.partition is not None:
             future = self._awaited.get((record.topic, record.partition))

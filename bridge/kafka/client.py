@@ -2,8 +2,11 @@
 
 import asyncio
 import logging
+import os
+import signal
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from threading import Event as Flag
 from threading import Thread
 
@@ -49,27 +52,55 @@ BATCH = 1000
 """Records taken from librdkafka's queue at once; the rest waits for the next turn."""
 
 
-def merge(*parts: Config) -> dict[str, object]:
-    """Merge settings, the later ones winning, with librdkafka's log and error lines in ours."""
+def merge(*parts: Config, on_down: Callable[[], object] | None = None) -> dict[str, object]:
+    """Merge settings, the later ones winning, with librdkafka's log and error lines in ours.
+
+    `on_down` is told, on a poll thread, when no broker can be reached.
+    """
     merged: dict[str, object] = {}
     for part in parts:
         merged.update(part)
-    merged["error_cb"] = _report
+    merged["error_cb"] = partial(_report, on_down)
     merged["logger"] = _library_log
     return merged
 
 
-def _report(error: ck.KafkaError) -> None:
-    if error.fatal():  # the rest is in librdkafka's own log lines, and heals
-        _log.error("kafka-fatal", error=error.name(), detail=error.str())
+def _report(on_down: Callable[[], object] | None, error: ck.KafkaError) -> None:
+    if error.fatal():  # such a client works no more; the rest is in librdkafka's lines, and heals
+        _log.critical("kafka-fatal", error=error.name(), detail=error.str())
+        os.kill(os.getpid(), signal.SIGTERM)
+    elif on_down is not None and error.code() == ck.KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - librdkafka's own name
+        on_down()
+
+
+PROTECTED = frozenset(
+    {
+        "acks",
+        "request.required.acks",
+        "auto.offset.reset",
+        "enable.auto.commit",
+        "enable.auto.offset.store",
+        "enable.idempotence",
+        "enable.partition.eof",
+        "group.id",
+        "group.protocol",
+        "isolation.level",
+        "partitioner",
+        "transactional.id",
+    }
+)
+"""What the design stands on: another value would break a promise without a word."""
 
 
 def check_config(config: Config) -> None:
-    """Refuse settings that librdkafka does not know, before anything is started with them.
+    """Refuse settings that librdkafka does not know, or that would break what is promised.
 
     Raises:
         SettingsError: The message says which and why.
     """
+    fixed = sorted(PROTECTED & set(config))
+    if fixed:
+        raise SettingsError(f"Kafka settings: {', '.join(fixed)} cannot be set: the bridge does")
     try:
         nowhere: Config = {"group.id": "bridge.check", "bootstrap.servers": ""}
         ck.Consumer(merge(SHARED, config, nowhere)).close()

@@ -48,9 +48,12 @@ async def open_lanes(config: Config, lanes: Sequence[Lane], take: Take) -> Async
         first = consumer.poll(0.1)
         if first is None:
             return
-        records = [as_record(m) for m in (first, *consumer.consume(BATCH, 0)) if _is_record(m)]
+        messages = (first, *consumer.consume(BATCH, 0))
+        records = [as_record(message) for message in messages if _is_record(message)]
         if records:
             loop.call_soon_threadsafe(take, records)
+        if any(_is_off(message) for message in messages):
+            _position(consumer, lanes)  # the topic was made anew, or cut: follow it from its end
 
     try:
         await asyncio.to_thread(_position, consumer, lanes)
@@ -83,6 +86,11 @@ def unreadable(error: ck.KafkaError, topic: str, partition: int) -> BrokerDownEr
     if error.code() in missing:
         return TopicError(f"{topic}/{partition} does not exist: run `kbridge topics apply`")
     return BrokerDownError(f"{topic}/{partition} cannot be read: {error.str()}")
+
+
+def _is_off(message: ck.Message) -> bool:
+    error = message.error()
+    return error is not None and error.code() == ck.KafkaError._AUTO_OFFSET_RESET  # noqa: SLF001 - librdkafka's own name
 
 
 def _is_record(message: ck.Message) -> bool:

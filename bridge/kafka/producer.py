@@ -151,7 +151,11 @@ class Producer:
 
 @asynccontextmanager
 async def open_producer(
-    config: Config, *, few: int = 8, grace_s: float = 10.0
+    config: Config,
+    *,
+    few: int = 8,
+    grace_s: float = 10.0,
+    on_down: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[Producer]:
     """Run a producer for as long as the block.
 
@@ -162,10 +166,12 @@ async def open_producer(
         config: librdkafka settings.
         few: With so many requests in hand, or fewer, records are sent without linger.
         grace_s: Seconds to wait for acknowledgements on leaving.
+        on_down: Told in the event loop when no broker can be reached.
     """
     loop = asyncio.get_running_loop()
-    quick = _Client(merge(SHARED, WRITING, {"linger.ms": 0}, config), loop)
-    bulk = _Client(merge(SHARED, WRITING, {"linger.ms": 1}, config), loop)
+    told = partial(loop.call_soon_threadsafe, on_down)
+    quick = _Client(merge(SHARED, WRITING, {"linger.ms": 0}, config, on_down=told), loop)
+    bulk = _Client(merge(SHARED, WRITING, {"linger.ms": 1}, config, on_down=told), loop)
     async with AsyncExitStack() as threads:
         for client in (quick, bulk):
             await threads.enter_async_context(polling("producer-poll", client.poll))
@@ -177,7 +183,8 @@ async def open_producer(
 
 def _finish(quick: ck.Producer, bulk: ck.Producer, grace_s: float) -> None:
     for client in (quick, bulk):
-        client.flush(grace_s)
+        client.flush(grace_s / 2)
+    for client in (quick, bulk):
         client.purge()
         client.flush(1.0)
 

@@ -1,10 +1,13 @@
 """Processes are killed while requests are under way; what was accepted is answered all the same."""
 
+import os
+import signal
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 
+from tests.broker.test_worker import committed
 from tests.stack import Stack, post, until
 
 pytestmark = pytest.mark.timeout(120)
@@ -95,6 +98,45 @@ def test_an_ingress_that_stops_tells_its_waiters_where_their_reply_will_be(stack
     _, url = stack.start_ingress()
     found = httpx.get(url + answer.headers["location"], headers={"prefer": "wait=20"}, timeout=30)
     assert found.status_code == 200
+
+
+def test_a_worker_that_was_stopped_for_longer_than_its_session_goes_on(stack: Stack) -> None:
+    """Once it never committed again: an acknowledgement that was owed to nobody blocked the next."""
+    stack.make_services("echo")
+    worker = stack.start_worker("echo")
+    _, url = stack.start_ingress()
+    post(url, stack.name("echo"), {"text": "w"})
+
+    os.kill(worker.pid, signal.SIGSTOP)
+    asked = post(url, stack.name("echo"), {"text": "w"}, prefer="wait=9")
+    os.kill(worker.pid, signal.SIGCONT)
+    found = httpx.get(url + asked.headers["location"], headers={"prefer": "wait=30"}, timeout=40)
+    for number in range(20):
+        assert post(url, stack.name("echo"), {"text": f"{number}"}).status_code == 200
+
+    assert (asked.status_code, found.status_code) == (202, 200)
+    until(lambda: committed(stack, "echo") == 22, timeout_s=10, what="all are committed")
+
+
+def test_a_stop_that_leaves_records_queued_runs_nothing_twice(stack: Stack) -> None:
+    """The first of a key runs, the second waits behind it, others are answered: then a stop."""
+    stack.make_services("echo")
+    first = stack.start_worker("echo")
+    _, url = stack.start_ingress()
+    name = stack.name("echo")
+    slow = [post(url, name, {"text": "w", "sleep_s": 1.5}, prefer="respond-async") for _ in "ab"]
+    for number in range(10):
+        post(url, name, {"text": f"{number}"})
+
+    assert first.stop() == 0
+    stack.start_worker("echo")
+    for one in slow:
+        found = httpx.get(url + one.headers["location"], headers={"prefer": "wait=20"}, timeout=30)
+        assert found.status_code == 200
+
+    until(lambda: committed(stack, "echo") == 12, timeout_s=10, what="all are committed")
+    ended = [r.request_id for r in stack.read_replies("echo") if r.event and r.event.is_last]
+    assert len(ended) == len(set(ended)) == 12
 
 
 def test_what_is_answered_and_not_committed_is_not_handled_again(stack: Stack) -> None:

@@ -71,6 +71,48 @@ def test_without_kafka_the_ingress_lives_refuses_at_once_and_heals(tmp_path: Pat
     assert "Kafka" in not_ready.json()["reason"]
 
 
+def test_a_worker_that_waits_for_kafka_stops_at_once(tmp_path: Path) -> None:
+    with open_stack(f"127.0.0.1:{free_port()}", tmp_path, "") as stack:
+        stack.copy_services("echo")
+        worker = stack.start("worker", "echo")
+        until(lambda: bool(worker.events("kafka-away")), timeout_s=30, what="it says so")
+
+        assert worker.stop() == 0
+
+
+def test_look_ups_are_refused_at_once_while_kafka_is_away(tmp_path: Path) -> None:
+    with open_stack(f"127.0.0.1:{free_port()}", tmp_path, "") as stack:
+        stack.copy_services("echo")
+        ingress = stack.start("ingress", "--port", "0")
+        until(lambda: bool(ingress.events("listening")), timeout_s=15, what="it listens")
+        url = f"http://127.0.0.1:{ingress.events('listening')[0]['port']}"
+
+        path = "/v1/services/echo/requests/01a0c450-6c7b-7005-bfff-ffffffffffff"
+        answers = [httpx.get(url + path, timeout=20) for _ in range(5)]
+
+    assert {answer.status_code for answer in answers} == {503}
+    assert max(answer.elapsed.total_seconds() for answer in answers) < 1
+
+
+def test_kafka_lost_under_way_is_said_soon(tmp_path: Path) -> None:
+    port = free_port()
+    with open_stack(f"127.0.0.1:{port}", tmp_path, "") as stack:
+        with own_kafka(tmp_path / "kafka", port):
+            stack.make_services("echo")
+            stack.start_worker("echo")
+            _, url = stack.start_ingress()
+            assert post(url, "echo", {"text": "x"}).status_code == 200
+
+        first = post(url, "echo", {"text": "x"}, timeout_s=60, prefer="wait=1")
+        until(lambda: httpx.get(url + "/readyz").status_code == 503, timeout_s=10, what="not ready")
+        later = post(url, "echo", {"text": "x"}, timeout_s=60)
+
+    assert first.status_code == 503
+    assert first.elapsed.total_seconds() < 5
+    assert later.json()["outcome"] == "not_accepted"
+    assert later.elapsed.total_seconds() < 1
+
+
 def test_a_full_waiting_room_refuses_at_once(stack: Stack) -> None:
     stack.make_services("echo")
     stack.start_worker("echo")
