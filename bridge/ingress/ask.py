@@ -54,6 +54,7 @@ class Limits:
         max_depth: Deepest JSON nesting.
         max_header_bytes: Largest sum of header names and values.
         max_uri_bytes: Longest request target.
+        grace_s: Seconds to write what is not acknowledged yet, on leaving.
     """
 
     waiters: int = 10_000
@@ -274,14 +275,14 @@ class Ingress:
     ) -> None:
         """Read the lane from the ID's time on, no further than events can be expected."""
         found: list[Reply] = []
-        key = None if service.worker.dialect == "spring" else request_id.encode()
+        key = request_id.encode() if service.key is None else None
         until_ms = self._unseen_until_ms(where)
 
         def is_enough(record: Record) -> bool:  # on the reader's thread
             nonlocal until_ms
             if record.timestamp_ms > until_ms:
                 return True
-            if key is not None and record.key != key:  # Spring keeps the request's key instead
+            if key is not None and record.key != key:  # a reply of Spring's has its request's key
                 return False
             reply = parse_reply(record)
             if reply is None or reply.request_id != request_id:
