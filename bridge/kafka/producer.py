@@ -144,10 +144,6 @@ class Producer:
         client = self._quick if in_hand <= self._few else self._bulk
         return client.post_lazily if is_lazy else client.post
 
-    def queued(self) -> int:
-        """Count the records that wait inside the clients."""
-        return len(self._quick.client) + len(self._bulk.client)
-
 
 @asynccontextmanager
 async def open_producer(
