@@ -1,5 +1,6 @@
 """What goes wrong around the bridge is said at once, and heals by itself."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -66,7 +67,7 @@ def test_without_kafka_the_ingress_lives_refuses_at_once_and_heals(tmp_path: Pat
     assert {answer.status_code for answer in refused} == {503}
     assert {answer.json()["outcome"] for answer in refused} == {"not_accepted"}
     assert all("retry-after" in answer.headers for answer in refused)
-    assert sorted(answer.elapsed.total_seconds() for answer in refused)[10] < 0.1
+    assert max(answer.elapsed.total_seconds() for answer in refused) < 0.2
     assert not_ready.status_code == 503
     assert "Kafka" in not_ready.json()["reason"]
 
@@ -199,6 +200,11 @@ def test_several_processes_share_one_port_and_a_killed_one_is_replaced(stack: St
     ingress = stack.start("ingress", "--port", "0", "--processes", "2")
     until(lambda: len(ingress.events("ready")) == 2, timeout_s=20, what="both are ready")
     url = f"http://127.0.0.1:{ingress.events('listening')[0]['port']}"
+
+    assert {post(url, stack.name("echo"), {"text": "x"}).status_code for _ in range(10)} == {200}
+    children = Path(f"/proc/{ingress.pid}/task/{ingress.pid}/children").read_text().split()
+    os.kill(int(children[0]), signal.SIGKILL)
+    until(lambda: len(ingress.events("ready")) == 3, timeout_s=20, what="it is replaced")
 
     assert {post(url, stack.name("echo"), {"text": "x"}).status_code for _ in range(10)} == {200}
     assert ingress.stop() == 0
