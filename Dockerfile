@@ -6,8 +6,8 @@ FROM ${PYTHON} AS build
 WORKDIR /build
 COPY requirements/bridge.txt requirements/build.txt requirements/
 RUN python3 -m venv --without-pip /app/venv \
- && pip install --no-cache-dir --require-hashes --requirement requirements/build.txt \
- && pip --python /app/venv/bin/python install --no-cache-dir --require-hashes --requirement requirements/bridge.txt
+ && pip install --no-cache-dir --no-deps --require-hashes --requirement requirements/build.txt \
+ && pip --python /app/venv/bin/python install --no-cache-dir --no-deps --require-hashes --requirement requirements/bridge.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY bridge bridge
 RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir dist . \
