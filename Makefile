@@ -2,13 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint check bench pins clean
+.PHONY: demo test scenarios lint check bench pins clean
 
 demo: .venv/run ## start everything on an embedded Kafka, ask real questions, print the answers
 	@$(BIN)/python -m demo
 
 test: .venv/dev ## the whole suite; the container tests where a Docker engine answers
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
+
+scenarios: .venv/dev ## the scenarios in their full size, with their figures; long
+	@$(BIN)/python -m pytest -m full -s
 
 lint: .venv/dev ## lint, format, types, import contracts
 	@$(BIN)/ruff check .

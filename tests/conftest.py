@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from bridge.embedded import guarded
@@ -24,6 +25,10 @@ from tests.stack import Stack, open_stack
 
 _ROOT = Path(__file__).parents[1]
 _WANTED = os.environ.get("BRIDGE_TEST_KAFKA", "")
+
+# A property holds or not; how long an example takes depends on who else uses the machine.
+hypothesis.settings.register_profile("any-machine", deadline=None)
+hypothesis.settings.load_profile("any-machine")
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +41,15 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     is_used = any("kafka" in getattr(item, "fixturenames", ()) for item in session.items)
     if is_used and not _WANTED and not session.config.option.collectonly:
         asyncio.run(load_class_path(Jars(), print))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out scenarios in their full size, unless marks are chosen (`make scenarios`)."""
+    if config.option.markexpr:
+        return
+    full = [item for item in items if item.get_closest_marker("full")]
+    items[:] = [item for item in items if item not in full]
+    config.hook.pytest_deselected(items=full)
 
 
 @pytest.fixture(scope="session")
