@@ -9,6 +9,7 @@ fields takes 1.6 µs to make, a struct 0.1 µs.
 """
 
 import re
+from collections.abc import Sequence
 from enum import StrEnum
 
 import msgspec
@@ -16,6 +17,8 @@ import msgspec
 from bridge.errors import RecordError
 
 Headers = list[tuple[str, bytes]]
+Identity = tuple[str, int, str | None]
+"""What makes two records the same piece of work: request ID, generation, replay ID."""
 
 REQUEST_ID = "bridge-request-id"
 REPLY_TO = "bridge-reply-to"
@@ -27,6 +30,7 @@ ATTEMPT = "bridge-attempt"
 GENERATION = "bridge-generation"
 PRINCIPAL = "bridge-principal"
 REPLAY_ID = "bridge-replay-id"
+SERVICE = "bridge-service"
 TRACE = ("traceparent", "tracestate")
 SPRING_CORRELATION = "kafka_correlationId"
 SPRING_REPLY_TOPIC = "kafka_replyTopic"
@@ -113,7 +117,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     trace: tuple[tuple[str, bytes], ...] = ()
 
     @property
-    def identity(self) -> tuple[str, int, str | None]:
+    def identity(self) -> Identity:
         """What makes two records the same piece of work."""
         return (self.request_id, self.generation, self.replay_id)
 
@@ -129,11 +133,12 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
         attempt: Which try wrote it.
         generation: The highest one with a last event is shown.
         deadline_ms: On `accepted`: the request's deadline.
-        principal: On `accepted`: who asked.
+        principal: Who asked; None: its writer does not say.
         replay_id: The replay it belongs to; None: live.
         partition: Its lane.
         offset: Its place in the lane.
         time_ms: Broker time, Unix milliseconds.
+        headers: All of them, as they came; what else is in them is for whoever asks for it.
     """
 
     request_id: str
@@ -148,9 +153,10 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     partition: int = -1
     offset: int = -1
     time_ms: int = -1
+    headers: Headers = []
 
     @property
-    def identity(self) -> tuple[str, int, str | None]:
+    def identity(self) -> Identity:
         """The piece of work that it belongs to."""
         return (self.request_id, self.generation, self.replay_id)
 
@@ -195,9 +201,16 @@ def parse_request(record: Record) -> Request:
 
 
 def make_reply(
-    request: Request, event: Event, value: bytes | None = None, *, sequence: int | None = None
+    request: Request,
+    event: Event,
+    value: bytes | None = None,
+    *,
+    sequence: int | None = None,
+    extra: Sequence[tuple[str, bytes]] = (),
 ) -> Record:
     """Make one record of a request's reply log, addressed as the request asks.
+
+    `extra` are headers that the service lets through.
 
     The request must have a `reply_to`. In Spring's dialect the correlation bytes come back too.
     """
@@ -210,8 +223,10 @@ def make_reply(
     ]
     if sequence is not None:
         headers.append((SEQUENCE, b"%d" % sequence))
-    if event is Event.ACCEPTED:
-        headers.extend(_accepted(request))
+    if event is Event.ACCEPTED and request.deadline_ms is not None:
+        headers.append((DEADLINE, b"%d" % request.deadline_ms))
+    if request.principal is not None:  # on each: one event alone must tell whose log it is
+        headers.append((PRINCIPAL, request.principal.encode()))
     if request.generation:
         headers.append((GENERATION, b"%d" % request.generation))
     if request.replay_id is not None:
@@ -219,6 +234,7 @@ def make_reply(
     if request.correlation is not None:
         headers.append((SPRING_CORRELATION, request.correlation))
     headers.extend(request.trace)
+    headers.extend(extra)
     return Record(
         topic=request.reply_to,
         key=request.request_id.encode(),
@@ -252,18 +268,10 @@ def parse_reply(record: Record) -> Reply | None:
             partition=-1 if record.partition is None else record.partition,
             offset=record.offset,
             time_ms=record.timestamp_ms,
+            headers=record.headers,
         )
     except (RecordError, UnicodeDecodeError):
         return None
-
-
-def _accepted(request: Request) -> Headers:
-    headers: Headers = []
-    if request.deadline_ms is not None:
-        headers.append((DEADLINE, b"%d" % request.deadline_ms))
-    if request.principal is not None:
-        headers.append((PRINCIPAL, request.principal.encode()))
-    return headers
 
 
 def _reply_address(found: dict[str, bytes]) -> tuple[str | None, int | None, bytes | None]:

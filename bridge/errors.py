@@ -3,27 +3,36 @@
 BridgeError
 ├── CallerError                  the caller must change the request
 │   ├── MalformedBodyError       400  not JSON, not UTF-8, too deep, a member twice
+│   ├── MalformedRequestError    400  no HTTP/1.1, or such that two could read it differently
 │   ├── MalformedHeaderError     400  a header we understand has a value we do not
+│   ├── IdempotencyKeyMissingError 400 the service wants an Idempotency-Key
+│   ├── UnauthenticatedError     401  no API key, or none that is known
 │   ├── NotFoundError            404  no such route
 │   ├── UnknownServiceError      404  no contract of that name
 │   ├── UnknownRequestError      404  no trace of that request ID
 │   ├── MethodNotAllowedError    405  the route exists, not with that method
 │   ├── NotAcceptableError       406  no representation that the client accepts
+│   ├── AlreadyEndedError        409  it has ended, so it cannot be cancelled
+│   ├── RequestTimeoutError      408  the request was not here in time
 │   ├── GoneError                410  the reply log is past its retention
 │   ├── BodyTooLargeError        413  more bytes than the ingress or Kafka takes
 │   ├── UriTooLongError          414  a request target beyond the limit
-│   ├── UnsupportedMediaTypeError 415 not JSON in UTF-8, or an encoded body
-│   ├── InvalidPayloadError      422  JSON, but not what the service's schema asks for
+│   ├── UnsupportedMediaTypeError 415 neither JSON in UTF-8 nor Avro, or an encoded body
+│   ├── InvalidPayloadError      422  JSON or Avro, but not what the schema asks for
+│   ├── IdempotencyKeyReusedError 422 the Idempotency-Key stands for a request with another body
 │   └── HeadersTooLargeError     431  more header bytes than the limit
 ├── UnavailableError             nothing was written; the caller may simply try again
-│   ├── OverloadedError          503  a queue or a limit is full
+│   ├── OverloadedError          503  a queue or a limit is full, or the answer would come too late
+│   ├── NoWorkersError           503  nobody is there to do the work
 │   ├── DrainingError            503  this replica is stopping
+│   ├── ClaimsAwayError          503  what Idempotency-Keys stand for cannot be read now
 │   └── BrokerDownError          503  Kafka refused or could not be reached
 ├── OutcomeUnknownError          503  may or may not be written; look it up, or ask again
 ├── HandlingError                the worker's handler said no
 │   ├── RetryableError           the same request may succeed later
 │   └── PermanentError           ends the request as `failed`
 ├── RecordError                  a record on a topic cannot be read
+│   └── PartsMissingError        502  a streamed reply has ended, and parts of it are not in the log
 ├── ContractError                the author of a service must change its files
 └── OperatorError                the operator must change something
     ├── SettingsError            the configuration
@@ -89,11 +98,33 @@ class MalformedBodyError(CallerError):
         self.violations = () if pointer is None else (Violation(pointer, reason),)
 
 
+class MalformedRequestError(CallerError):
+    """The bytes are no HTTP/1.1, or two readers could take them for different requests."""
+
+    code = "malformed-request"
+    title = "No request that can be read in one way"
+
+
 class MalformedHeaderError(CallerError):
     """A header that the bridge understands has a value that it does not."""
 
     code = "malformed-header"
     title = "A header has an unusable value"
+
+
+class IdempotencyKeyMissingError(CallerError):
+    """The service takes no request without an Idempotency-Key."""
+
+    code = "idempotency-key-missing"
+    title = "An Idempotency-Key is wanted"
+
+
+class UnauthenticatedError(CallerError):
+    """No API key was given, or none that is known; which of them exists is not told."""
+
+    code = "unauthenticated"
+    status = 401
+    title = "An API key is needed"
 
 
 class NotFoundError(CallerError):
@@ -136,6 +167,28 @@ class NotAcceptableError(CallerError):
     title = "Not acceptable"
 
 
+class AlreadyEndedError(CallerError):
+    """The request cannot be cancelled any more; `state` is its end: `completed`, `failed`, `expired`."""
+
+    code = "already-ended"
+    status = 409
+    outcome = "accepted"
+    title = "The request has ended already"
+
+    def __init__(self, state: str) -> None:
+        super().__init__(f"it is {state}, so it cannot be cancelled: GET it for how it has ended")
+        self.state = state
+
+
+class RequestTimeoutError(CallerError):
+    """The client was too slow in sending its request."""
+
+    code = "request-timeout"
+    status = 408
+    retryable = True
+    title = "The request was not here in time"
+
+
 class GoneError(CallerError):
     """The request is older than the retention of its reply log."""
 
@@ -162,7 +215,7 @@ class UriTooLongError(CallerError):
 
 
 class UnsupportedMediaTypeError(CallerError):
-    """The body is not `application/json` in UTF-8 without a Content-Encoding."""
+    """The body is neither JSON in UTF-8 nor Avro, or it has a Content-Encoding."""
 
     code = "unsupported-media-type"
     status = 415
@@ -170,7 +223,7 @@ class UnsupportedMediaTypeError(CallerError):
 
 
 class InvalidPayloadError(CallerError):
-    """The body is JSON but does not fit the service's request schema."""
+    """The body can be read but does not fit the service's request schema."""
 
     code = "invalid-payload"
     status = 422
@@ -181,6 +234,14 @@ class InvalidPayloadError(CallerError):
         more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
         super().__init__(f"{first.pointer or 'the document'}: {first.reason}{more}")
         self.violations = tuple(violations)
+
+
+class IdempotencyKeyReusedError(CallerError):
+    """The Idempotency-Key stands for a request with another body."""
+
+    code = "idempotency-key-reused"
+    status = 422
+    title = "The Idempotency-Key was used for another body"
 
 
 class HeadersTooLargeError(CallerError):
@@ -203,10 +264,17 @@ class UnavailableError(BridgeError):
 
 
 class OverloadedError(UnavailableError):
-    """A queue or a limit is full; nothing was written."""
+    """A queue or a limit is full, or the answer would come too late; nothing was written."""
 
     code = "overloaded"
     title = "Overloaded"
+
+
+class NoWorkersError(UnavailableError):
+    """No worker of the service is there; nothing was written."""
+
+    code = "no-workers"
+    title = "No worker is there"
 
 
 class DrainingError(UnavailableError):
@@ -214,6 +282,14 @@ class DrainingError(UnavailableError):
 
     code = "draining"
     title = "This replica is stopping"
+
+
+class ClaimsAwayError(UnavailableError):
+    """What Idempotency-Keys stand for cannot be read now; the request is not written."""
+
+    code = "claims-away"
+    title = "Idempotency-Keys cannot be checked now"
+    retry_after_s = 2
 
 
 class BrokerDownError(UnavailableError):
@@ -260,7 +336,6 @@ class HandlingError(BridgeError):
 class RetryableError(HandlingError):
     """The same request may succeed later."""
 
-    code = "handler-failed"
     retryable = True
 
 
@@ -279,6 +354,18 @@ class RecordError(BridgeError):
     status = 502
     outcome = "failed"
     title = "A record cannot be read"
+
+
+class PartsMissingError(RecordError):
+    """A streamed reply has ended, and of its `count` parts some (`missing`, or more) are not in the log."""
+
+    code = "parts-missing"
+    title = "Parts of the reply are missing"
+
+    def __init__(self, missing: Sequence[int], count: int) -> None:
+        named = ", ".join(str(number) for number in missing[:10])
+        more = ", …" if len(missing) > 10 else ""  # noqa: PLR2004 - what a line holds
+        super().__init__(f"of {count} parts these are not in the reply log: {named}{more}")
 
 
 class ContractError(BridgeError):

@@ -7,7 +7,7 @@ _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 3
 
 ANSWERS = Counter(
     "bridge_ingress_answers_total",
-    "Answers to POST and GET on requests, by HTTP status.",
+    "Answers to POST, GET and DELETE on requests, by HTTP status.",
     ["service", "status"],
 )
 ANSWER_SECONDS = Histogram(
@@ -17,6 +17,27 @@ ANSWER_SECONDS = Histogram(
     buckets=_SECONDS,
 )
 WAITERS = Gauge("bridge_ingress_waiters", "Clients that wait for a reply right now.")
+REFUSED = Counter(
+    "bridge_ingress_refused_total",
+    "Requests refused at once because their answer would not come in time, by reason.",
+    ["service", "reason"],
+)
+WORKERS = Gauge(
+    "bridge_service_workers", "Processes in the group of a service's workers.", ["service"]
+)
+LAG = Gauge("bridge_service_lag", "Requests written and not finished by the workers.", ["service"])
+RECEIVED = Counter(
+    "bridge_ingress_received_bytes_total", "Bytes read from clients, heads and bodies."
+)
+HUNG_UP = Counter(
+    "bridge_ingress_hung_up_total",
+    "Connections closed because of what a client sent or did not send, by the problem's code.",
+    ["code"],
+)
+LEFT = Counter(
+    "bridge_ingress_left_total",
+    "Clients that left while they waited; their requests went on.",
+)
 READY = Gauge("bridge_ingress_ready", "1 when the last probe of every lane came back, else 0.")
 CLOCK_SKEW = Gauge(
     "bridge_clock_skew_seconds", "Broker clock minus own clock, as the last probe measured it."
@@ -26,9 +47,21 @@ EVENTS = Counter(
     "Events of the reply log that were handed to waiting clients, by kind.",
     ["event"],
 )
+BATCH_LINES = Counter(
+    "bridge_ingress_batch_lines_total",
+    "Lines of batches that were answered: completed, accepted, failed, expired, cancelled, refused.",
+    ["service", "result"],
+)
+CLAIMS = Counter(
+    "bridge_ingress_claims_total",
+    "Requests with an Idempotency-Key: made (its own request), joined (another one's), reused (with "
+    "another body, refused); and healed: lost requests that were written again.",
+    ["result"],
+)
+CLAIMS_KNOWN = Gauge("bridge_ingress_claims_known", "Idempotency-Keys in the index of claims.")
 HANDLED = Counter(
     "bridge_worker_records_total",
-    "Records finished by a worker: completed, failed, expired, skipped (answered before), "
+    "Records finished by a worker: completed, failed, expired, cancelled, skipped (answered before), "
     "unreadable or undeliverable (the reply could not be written).",
     ["service", "result"],
 )

@@ -2,6 +2,9 @@
 
 Events may be told twice and in any order (a look-up reads what the live lane delivers too); offsets
 decide. The first last event of the highest generation counts, whoever wrote it; late work loses.
+
+A log is read for a principal. Another's is as if it were not there: its events are passed over, so
+nothing that follows from them can differ from a request that never was.
 """
 
 from bridge.envelope import Event, Reply
@@ -10,26 +13,42 @@ from bridge.envelope import Event, Reply
 class ReplyLog:
     """Events of one request, merged.
 
+    Args:
+        principal: Whose log it must be; None: nobody is told apart.
+
     Attributes:
         accepted: The ingress's word that the request is on its way; None: not seen.
         last: The event that ends the request; None: it goes on.
         parts: Parts of a streamed reply by number; of one number the first counts.
         is_running: Whether a worker has been heard of.
+        generation: The highest that any event told of.
     """
 
-    __slots__ = ("accepted", "is_running", "last", "parts")
+    __slots__ = (
+        "_is_own",
+        "accepted",
+        "generation",
+        "is_running",
+        "last",
+        "parts",
+        "principal",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, principal: str | None = None) -> None:
+        self.principal = principal
+        self._is_own = principal is None
         self.accepted: Reply | None = None
         self.last: Reply | None = None
         self.parts: dict[int, Reply] = {}
         self.is_running = False
+        self.generation = 0
 
     def take(self, reply: Reply) -> None:
-        """Merge one event; events of a later version are passed over."""
+        """Merge one event; those of a later version, and other principals', are passed over."""
         event = reply.event
-        if event is None or event is Event.PROBE:
+        if event is None or event is Event.PROBE or self._is_foreign(reply):
             return
+        self.generation = max(self.generation, reply.generation)
         if event.is_last:
             if self.last is None or _wins(reply, self.last):
                 self.last = reply
@@ -40,6 +59,13 @@ class ReplyLog:
             if event is Event.PART and reply.sequence is not None:
                 self._take_part(reply, reply.sequence)
 
+    def _is_foreign(self, reply: Reply) -> bool:
+        """Tell whether an event is another principal's; one that does not say is its log's."""
+        if self.principal is None or reply.principal is None:
+            return False
+        self._is_own = self._is_own or reply.principal == self.principal
+        return reply.principal != self.principal
+
     def _take_part(self, reply: Reply, number: int) -> None:
         known = self.parts.get(number)
         if known is None or reply.offset < known.offset:
@@ -47,8 +73,10 @@ class ReplyLog:
 
     @property
     def is_seen(self) -> bool:
-        """Whether anything at all is known of the request."""
-        return self.last is not None or self.accepted is not None or self.is_running
+        """Whether anything at all is known of the request, by one who may know."""
+        return self._is_own and (
+            self.last is not None or self.accepted is not None or self.is_running
+        )
 
     @property
     def state(self) -> str:

@@ -10,14 +10,19 @@ import tomllib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self, TypeAlias
+from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bridge import ids
-from bridge.codec import Schema, read_key
+from bridge.codec import HEAD_BYTES, Schema, read_key
 from bridge.errors import ContractError, RecordError
+from bridge.forward import check_forwarded, check_list, check_returned
 
 Kind: TypeAlias = Literal["one", "stream", "none"]
+
+MAX_DEADLINE_S = 7 * 86_400
+"""No deadline is further away, in seconds: requests are kept for seven days by default."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}\Z")
 
@@ -112,8 +117,15 @@ class TopicSettings(_Settings):
     result_retention_s: Annotated[int, Field(ge=1, le=315_360_000)] = 86_400
 
 
+_Forwarded: TypeAlias = Annotated[str, AfterValidator(check_forwarded)]
+_Returned: TypeAlias = Annotated[str, AfterValidator(check_returned)]
+
+
 class _Http(_Settings):
+    idempotency: Literal["optional", "required"] = "optional"
     errors: dict[str, Annotated[int, Field(ge=400, le=599)]] = {}
+    forward: Annotated[list[_Forwarded], AfterValidator(check_list)] = []
+    return_: Annotated[list[_Returned], AfterValidator(check_list), Field(alias="return")] = []
 
 
 class _File(_Settings):
@@ -122,7 +134,7 @@ class _File(_Settings):
     reply: Kind = "one"
     key: str | None = None
     wait_s: Annotated[float, Field(ge=0, le=300)] = 30.0
-    deadline_s: Annotated[float, Field(gt=0, le=604_800)] = 300.0
+    deadline_s: Annotated[float, Field(gt=0, le=MAX_DEADLINE_S)] = 300.0
     effects: Literal["none", "idempotent", "external"] = "idempotent"
     worker: WorkerSettings = WorkerSettings()
     topics: TopicSettings = TopicSettings()
@@ -153,7 +165,10 @@ class Service:
         worker: How workers handle it.
         topics: The shape of its topics.
         effects: What handling a request again does to the world.
+        wants_key: Whether a request without an `Idempotency-Key` is refused.
         http_errors: HTTP status by the code of a handler's refusal.
+        forward: Names of the HTTP headers that go onto its requests.
+        returned: Names of the headers that a reply may set on the HTTP response.
         read_key: Reads the key's bytes; None without `key`.
     """
 
@@ -167,7 +182,10 @@ class Service:
     worker: WorkerSettings
     topics: TopicSettings
     effects: Literal["none", "idempotent", "external"]
+    wants_key: bool
     http_errors: dict[str, int]
+    forward: tuple[str, ...] = ()
+    returned: tuple[str, ...] = ()
     read_key: Callable[[object], bytes] | None = None
 
     @property
@@ -207,6 +225,26 @@ class Service:
             InvalidPayloadError: It does not fit; with every violation up to 20.
         """
         return self.request.from_json(value)
+
+    def take_binary(self, data: bytes, *, is_framed: bool) -> tuple[bytes, bytes | None]:
+        """Turn a request that comes as Avro into a framed one, as strictly as a worker reads it.
+
+        Args:
+            data: One value in Avro binary.
+            is_framed: Whether the five bytes of the Confluent wire format are in front.
+
+        Returns:
+            The framed request as `encode` would make it of the same content, and its key.
+
+        Raises:
+            InvalidPayloadError: It is not exactly one request of this contract.
+        """
+        framed, value = self.request.from_binary(data, is_framed=is_framed)
+        if self.key is None or not isinstance(value, dict):
+            return framed, None
+        item = value[self.key]
+        plain = str(item) if isinstance(item, UUID) else item
+        return framed, self.key_of({self.key: plain})
 
     def key_of(self, value: object) -> bytes | None:
         """Read the key out of parsed JSON that `encode` accepts: text in UTF-8, numbers decimal.
@@ -248,6 +286,15 @@ class Service:
             raise RecordError(f'{self.name} has reply = "none": want no value')
         return self.reply.decode(value)
 
+    def give_binary(self, value: bytes | None) -> bytes:
+        """Take the frame off the value of a `completed` event, once it has been read as a reply.
+
+        Raises:
+            RecordError: It is not a reply of this contract.
+        """
+        self.decode_reply(value)
+        return (value or b"")[HEAD_BYTES:]
+
 
 def load(name: str, *, request: str, reply: str | None, settings: str) -> Service:
     """Make a service out of its files.
@@ -282,7 +329,10 @@ def load(name: str, *, request: str, reply: str | None, settings: str) -> Servic
         worker=chosen.worker,
         topics=chosen.topics,
         effects=chosen.effects,
+        wants_key=chosen.http.idempotency == "required",
         http_errors=chosen.http.errors,
+        forward=tuple(chosen.http.forward),
+        returned=tuple(chosen.http.return_),
         read_key=None if chosen.key is None else read_key(request_schema, chosen.key),
     )
 

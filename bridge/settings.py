@@ -10,6 +10,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from bridge import apikey
 from bridge.errors import SettingsError
 
 PREFIX = "BRIDGE_"
@@ -43,9 +44,16 @@ class Settings(BaseModel):
             description="Lanes that this ingress takes, comma-separated; empty: one at random.",
         ),
     ] = ""
+    api_keys: Annotated[
+        str | None,
+        Field(repr=False, description="Who may ask: a line per key; none: everybody may."),
+    ] = None
     waiters: Annotated[
         int, Field(ge=1, le=1_000_000, description="Clients that may wait at once, per process.")
     ] = 10_000
+    batch_lines: Annotated[
+        int, Field(ge=1, le=10_000, description="Lines of one batch that are worked on at once.")
+    ] = 256
     max_body_bytes: Annotated[
         int, Field(ge=1, le=64 << 20, description="Largest request body, in bytes.")
     ] = 1_000_000
@@ -58,12 +66,44 @@ class Settings(BaseModel):
     max_uri_bytes: Annotated[
         int, Field(ge=256, le=1 << 16, description="Longest path and query, in bytes.")
     ] = 8192
+    max_headers: Annotated[int, Field(ge=10, le=10_000, description="Most header fields.")] = 100
+    head_s: Annotated[
+        float,
+        Field(gt=0, le=3600, description="Seconds for the head of a request to come."),
+    ] = 10.0
+    body_s: Annotated[
+        float,
+        Field(
+            gt=0,
+            le=3600,
+            description="Seconds for the body of a request; of a batch: for each piece of it.",
+        ),
+    ] = 30.0
+    connections: Annotated[
+        int, Field(ge=1, le=1_000_000, description="Clients connected at once, per process.")
+    ] = 16_384
     max_wait_s: Annotated[
         float, Field(gt=0, le=3600, description="Longest wait a client may ask for, in seconds.")
     ] = 300.0
+    no_worker_s: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=86_400,
+            description="Seconds without a worker after which nobody may wait for one; 0: never.",
+        ),
+    ] = 15.0
+    keep_alive_s: Annotated[
+        float,
+        Field(gt=0, le=3600, description="Seconds without an event after which a stream says so."),
+    ] = 15.0
     probe_s: Annotated[
         float, Field(gt=0, le=3600, description="Seconds between probes of the own lanes.")
     ] = 60.0
+    claims_dir: Annotated[
+        str,
+        Field(description="Folder for the index of Idempotency-Keys; empty: kept in memory."),
+    ] = ""
     grace_s: Annotated[
         float, Field(ge=0, le=600, description="Seconds a stopping process has to finish.")
     ] = 10.0
@@ -98,6 +138,11 @@ def load(
     except ValidationError as wrong:
         problems += [_sentence(error) for error in wrong.errors()]
         raise SettingsError("; ".join(problems)) from None
+    if settings.api_keys is not None:
+        try:
+            apikey.parse(settings.api_keys)
+        except SettingsError as wrong:
+            problems.append(str(wrong))
     if problems:
         raise SettingsError("; ".join(problems))
     return settings
@@ -116,7 +161,7 @@ def _collect(
         if name.endswith("_FILE"):
             name = name.removesuffix("_FILE")
             try:
-                value = read_file(text).strip()
+                value = read_file(text).rstrip()  # what comes before it counts: lines are told
             except OSError as error:
                 problems.append(f"{variable}={text}: the file cannot be read ({error.strerror})")
                 continue

@@ -35,28 +35,41 @@ class WaitingRoom(Generic[W]):
         Raises:
             OverloadedError: The room is full; the waiter is not in it.
         """
-        if self._count >= self._limit:
-            raise OverloadedError(f"{self._limit} clients wait already: try again in a moment")
+        self.check()
         self._waiters.setdefault(request_id, []).append(waiter)
         self._count += 1
 
-    def leave(self, request_id: str, waiter: W) -> None:
-        """Stop waiting; harmless when the waiter is not there."""
+    def check(self) -> None:
+        """See that there is room for one more.
+
+        Raises:
+            OverloadedError: The room is full.
+        """
+        if self._count >= self._limit:
+            raise OverloadedError(f"{self._limit} clients wait already: try again in a moment")
+
+    def leave(self, request_id: str, waiter: W) -> bool:
+        """Stop waiting; harmless when the waiter is not there. Tells whether it was."""
         waiters = self._waiters.get(request_id, [])
         if waiter not in waiters:
-            return
+            return False
         waiters.remove(waiter)
         self._count -= 1
         if not waiters:
             del self._waiters[request_id]
+        return True
 
     def find(self, request_id: str) -> Sequence[W]:
         """Return who waits for a request; empty when nobody does."""
         return self._waiters.get(request_id, ())
 
+    def everyone(self) -> list[tuple[str, W]]:
+        """Return who waits, each with the request."""
+        return [(name, waiter) for name, waiters in self._waiters.items() for waiter in waiters]
+
     def clear(self) -> list[W]:
         """Empty the room and return who was in it, so that each can be answered."""
-        everyone = [waiter for waiters in self._waiters.values() for waiter in waiters]
+        everyone = [waiter for _, waiter in self.everyone()]
         self._waiters.clear()
         self._count = 0
         return everyone

@@ -85,6 +85,10 @@ class Stack:
     def make_services(self, *names: str) -> None:
         """Copy contracts under names of this test, and create their topics."""
         self.copy_services(*names)
+        self.apply_topics()
+
+    def apply_topics(self) -> None:
+        """Create the topics of this test's contracts."""
         services = load_services(self.schemas)
         asyncio.run(apply_topics({"bootstrap.servers": self.kafka}, shapes_of(services)))
 
@@ -102,22 +106,25 @@ class Stack:
 
     def read_replies(self, service: str) -> list[Reply]:
         """Read a service's whole reply log, all lanes."""
-        return asyncio.run(self._read_replies(self.name(service)))
+        records = self.read(f"{self.name(service)}.replies")
+        return [reply for record in records if (reply := parse_reply(record)) is not None]
 
-    async def _read_replies(self, service: str) -> list[Reply]:
+    def read(self, topic: str) -> list[Record]:
+        """Read a whole topic, each partition in order."""
+        return asyncio.run(self._read(topic))
+
+    async def _read(self, topic: str) -> list[Record]:
         config = {"bootstrap.servers": self.kafka}
-        topic = f"{service}.replies"
-        found: list[Reply] = []
+        found: list[Record] = []
 
         def note(record: Record) -> bool:
-            reply = parse_reply(record)
-            if reply is not None:
-                found.append(reply)
+            found.append(record)
             return False
 
-        lanes = (await describe_topics(config))[topic]
+        count = (await describe_topics(config))[topic]
         async with open_reader(config) as reader:
-            await reader.read([(topic, lane) for lane in range(lanes)], since_ms=0, is_enough=note)
+            places = [(topic, partition) for partition in range(count)]
+            await reader.read(places, since_ms=0, is_enough=note)
         return found
 
     def start(self, *arguments: str, **environment: str) -> Process:
@@ -153,11 +160,14 @@ class Stack:
         )
         return process
 
-    def start_ingress(self, **environment: str) -> tuple[Process, str]:
+    def start_ingress(self, port: int = 0, /, **environment: str) -> tuple[Process, str]:
         """Run an ingress; returns it with its URL when it is ready."""
-        process = self.start("ingress", "--port", "0", **environment)
+        process = self.start("ingress", "--port", str(port), **environment)
         until(
-            lambda: bool(process.events("ready")) or process.child.poll() is not None,
+            lambda: (
+                bool(process.events("ready") and process.events("claims-read"))
+                or process.child.poll() is not None
+            ),
             timeout_s=READY_S,
             what="ingress is ready",
         )

@@ -1,35 +1,21 @@
 """What the documents say is there, is there; what is there, they say."""
 
-import asyncio
-import http.server
-import io
-import os
 import re
-import signal
-import socket
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import typer.main
 from prometheus_client import REGISTRY
 from pydantic import BaseModel
-from rich.console import Console
 from starlette.routing import Route
 
-from bridge import envelope, errors, metrics
+from bridge import claims, envelope, errors, metrics
 from bridge.cli.app import app as cli
-from bridge.cli.dev import Dev, _say_ready
-from bridge.embedded import guarded
 from bridge.ingress import Limits, make_app, problem
 from bridge.ingress.lanes import Lanes
 from bridge.registry import load_services
 from bridge.service import _File
 from bridge.settings import PASSED_THROUGH, PREFIX, Settings
-from tests.stack import Stack
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference"
@@ -87,7 +73,7 @@ def test_every_setting_of_a_process_has_its_row_with_variable_and_default() -> N
 def test_every_key_of_service_toml_has_its_row_with_default_range_and_effect() -> None:
     found = {unquoted(row[0]): row for row in rows("settings", "Of a service: service.toml")}
     wanted = {key: field for key, field in _File.model_fields.items() if key not in TABLES} | {
-        f"{table}.{key}": field
+        f"{table}.{field.alias or key}": field
         for table, model in TABLES.items()
         for key, field in model.model_fields.items()
     }
@@ -181,6 +167,23 @@ def test_every_header_of_the_wire_has_its_row_and_no_other() -> None:
 
     assert set(column("wire", "Headers")) == constants
     assert "bridge-request-id" in constants
+
+
+def test_every_header_of_a_claim_has_its_row_and_no_other() -> None:
+    entry = claims.Entry(
+        kind=claims.Kind.HEAL,
+        key="0" * 64,
+        request_id="r",
+        lane=0,
+        fingerprint="0" * 64,
+        service="s",
+        rules_ms=1,
+        heal_id="h",
+    )
+
+    headers = [header for header, _ in claims.format_entry(entry).headers]
+
+    assert column("wire", "Claims") == headers
 
 
 def test_every_event_has_its_row_and_no_other() -> None:
@@ -297,95 +300,6 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
         waiting += [(page.parent / link).resolve() for link in links]
 
     assert [name(page) for page in PAGES if page not in seen] == []
-
-
-BLOCK = re.compile(r"(?:^<!-- (runs[^>]*) -->\n)?^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
-BLOCKS: dict[str, tuple[str, str]] = {
-    f"{name(page)}-{number}": block
-    for page in PAGES
-    for number, block in enumerate(BLOCK.findall(page.read_text(encoding="utf-8")))
-}
-
-
-@pytest.mark.parametrize(("mark", "code"), BLOCKS.values(), ids=BLOCKS)
-def test_examples_compile_and_those_that_say_so_run(mark: str, code: str) -> None:
-    compile(code, "example", "exec", dont_inherit=True)
-    if mark == "runs":
-        subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)  # noqa: S603 - our own
-
-
-@pytest.mark.timeout(120)
-def test_the_example_that_speaks_kafka_is_answered(stack: Stack, tmp_path: Path) -> None:
-    (code,) = [code for mark, code in BLOCKS.values() if mark == "runs with Kafka"]
-    service = stack.name("greeter")
-    contract = stack.schemas / service
-    contract.mkdir(parents=True)
-    for file in (ROOT / "schemas" / "greeter").iterdir():
-        (contract / file.name).write_text(file.read_text(encoding="utf-8"), encoding="utf-8")
-    environ = {**os.environ, "BRIDGE_KAFKA": stack.kafka, "BRIDGE_SCHEMAS": str(stack.schemas)}
-    kbridge = [sys.executable, "-m", "bridge"]
-    subprocess.run([*kbridge, "topics", "apply"], check=True, cwd=ROOT, env=environ)  # noqa: S603 - our own
-    work = [*kbridge, "worker", service, "--handler", "consumers.greeter:handle"]
-
-    with subprocess.Popen(  # noqa: S603 - our own
-        guarded(work, on_parent_death=signal.SIGTERM), cwd=ROOT, env=environ
-    ) as worker:
-        try:
-            done = subprocess.run(  # noqa: S603 - our own
-                [sys.executable, "-c", code.replace('"greeter"', f'"{service}"')],
-                capture_output=True,
-                check=False,
-                cwd=tmp_path,
-                env=environ,
-                text=True,
-            )
-        finally:
-            worker.terminate()
-
-    assert done.stdout == "{'greeting': 'Hello, Ann'}\n", done.stderr
-
-
-class _Ready(http.server.BaseHTTPRequestHandler):
-    """An ingress that is ready, and no more."""
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
-@pytest.fixture
-def ready() -> Iterator[socket.socket]:
-    with http.server.HTTPServer(("127.0.0.1", 0), _Ready) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        yield server.socket
-        server.shutdown()
-        thread.join()
-
-
-@pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md"])
-def test_the_first_curl_is_the_line_that_dev_prints(page: str, ready: socket.socket) -> None:
-    plan = Dev(
-        settings=Settings(),
-        services=load_services(ROOT / "schemas"),
-        data=Path(),
-        is_fresh=False,
-        kafka_port=None,
-    )
-    console = Console(file=io.StringIO(), soft_wrap=True, highlight=False)
-
-    asyncio.run(_say_ready(plan, plan.settings, ready, console))
-
-    assert isinstance(console.file, io.StringIO)
-    printed = console.file.getvalue().splitlines()[-1].strip()
-    line = printed.replace(str(ready.getsockname()[1]), str(Settings().port))
-    text = (ROOT / page).read_text(encoding="utf-8")
-    block = re.search(r"^```sh\n(curl.*?)^```", text, re.MULTILINE | re.DOTALL)
-    assert block is not None
-    assert block[1].strip() == line
 
 
 def test_the_readme_names_the_command_that_tests() -> None:

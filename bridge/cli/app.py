@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import secrets
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +12,7 @@ import typer
 import uvloop
 from rich.console import Console
 
+from bridge import apikey
 from bridge.cli import processes as processes_
 from bridge.cli.dev import Dev, run_dev, run_kafka
 from bridge.cli.logs import set_up_logs
@@ -33,6 +35,8 @@ topics = typer.Typer(
     help="Make, or verify, the topics that the services need.", no_args_is_help=True
 )
 app.add_typer(topics, name="topics")
+keys = typer.Typer(help="Make API keys.", no_args_is_help=True)
+app.add_typer(keys, name="keys")
 
 Kafka = Annotated[
     str | None, typer.Option("--kafka", help="Bootstrap servers, host:port (BRIDGE_KAFKA).")
@@ -166,6 +170,29 @@ def worker(
     uvloop.run(processes_.run_workers(settings, [known[name] for name in services], handler))
 
 
+@keys.command("new")
+def keys_new(
+    principal: Annotated[
+        str, typer.Argument(help="Whom the key stands for: A-Z a-z 0-9 . _ @ : / + -")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Make an API key, shown this once, and the line for the file that BRIDGE_API_KEYS_FILE names.
+
+    Example: kbridge keys new billing
+    """
+    made = apikey.make(
+        principal,
+        key_id=secrets.token_hex(4),
+        secret=secrets.token_bytes(apikey.SECRET_BYTES),
+    )
+    if as_json:
+        typer.echo(json.dumps({"key": made.key, "line": made.line}))
+        return
+    typer.echo(f"key, for {principal}, shown this once:\n{made.key}")
+    typer.echo(f"line, for the file that BRIDGE_API_KEYS_FILE names:\n{made.line}")
+
+
 @topics.command("apply")
 def topics_apply(kafka: Kafka = None, schemas: Schemas = None, as_json: Json = False) -> None:
     """Create the topics that are missing; those that exist are left alone.
@@ -187,7 +214,7 @@ def topics_apply(kafka: Kafka = None, schemas: Schemas = None, as_json: Json = F
 def topics_check(kafka: Kafka = None, schemas: Schemas = None, as_json: Json = False) -> None:
     """Compare the topics with what the services need, and say which promise does not hold.
 
-    Exit 1 when a topic is missing or has another number of partitions.
+    Exit 1 when a topic is missing, or has another number of partitions, clean-up or kind of time.
 
     Example: kbridge topics check
     """

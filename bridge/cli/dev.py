@@ -2,17 +2,18 @@
 
 import asyncio
 import http.client
+import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 
-from bridge.cli.processes import listen
+from bridge.cli.processes import listen, spread_lanes
 from bridge.cli.topics import shapes_of
 from bridge.embedded import empty_folder, guarded, open_kafka
 from bridge.errors import BridgeError
@@ -47,6 +48,14 @@ class Dev:
     kafka_port: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A `kbridge` command to be run, and what its environment has beside ours."""
+
+    command: list[str]
+    environ: Mapping[str, str] = field(default_factory=dict)
+
+
 async def run_kafka(port: int, nodes: int, data: Path, console: Console) -> None:
     """Run the embedded Kafka until it is told to stop."""
     stop = _stop_signal()
@@ -71,8 +80,8 @@ async def run_dev(plan: Dev, console: Console) -> None:
             async with asyncio.TaskGroup() as tasks:
                 listener.listen()
                 running = [
-                    tasks.create_task(_keep(name, command, listener.fileno(), console))
-                    for name, command in _commands(plan, settings, listener.fileno()).items()
+                    tasks.create_task(_keep(name, child, listener.fileno(), console))
+                    for name, child in _commands(plan, settings, listener.fileno()).items()
                 ]
                 running.append(tasks.create_task(_say_ready(plan, settings, listener, console)))
                 try:
@@ -127,24 +136,29 @@ def _is_ready(host: str, port: int) -> bool:
         connection.close()
 
 
-def _commands(plan: Dev, settings: Settings, fd: int) -> dict[str, list[str]]:
+def _commands(plan: Dev, settings: Settings, fd: int) -> dict[str, Child]:
     """Name each child and say what it runs."""
     common = ["--kafka", settings.kafka, "--schemas", settings.schemas]
     ingress = ["ingress", "--socket-fd", str(fd), *common]
-    ingresses = {f"ingress {number + 1}": ingress for number in range(settings.processes)}
+    lanes = spread_lanes(settings.lanes, settings.processes)
+    ingresses = {
+        f"ingress {number}": Child(ingress, {"BRIDGE_LANES": own})
+        for number, own in enumerate(lanes, 1)
+    }
     workers = {
-        f"worker {name}": ["worker", name, *common]
+        f"worker {name}": Child(["worker", name, *common])
         for name in plan.services
         if (Path("consumers") / name).is_dir()
     }
     return ingresses | workers
 
 
-async def _keep(name: str, command: list[str], fd: int, console: Console) -> None:
+async def _keep(name: str, what: Child, fd: int, console: Console) -> None:
     """Run a child again and again until cancelled; then end it gently, and wait."""
-    argv = guarded([sys.executable, "-m", "bridge", *command], on_parent_death=signal.SIGTERM)
+    argv = guarded([sys.executable, "-m", "bridge", *what.command], on_parent_death=signal.SIGTERM)
+    environ = {**os.environ, **what.environ}
     while True:
-        child = await asyncio.create_subprocess_exec(*argv, pass_fds=[fd])
+        child = await asyncio.create_subprocess_exec(*argv, pass_fds=[fd], env=environ)
         try:
             code = await child.wait()
         except asyncio.CancelledError:

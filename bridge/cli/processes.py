@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import resource
 import secrets
 import signal
 import socket
@@ -14,20 +15,24 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
 
 import structlog
 import uvicorn
 import uvloop
 
+from bridge import apikey
 from bridge.embedded import guarded
 from bridge.errors import SettingsError
 from bridge.ids import LANES
 from bridge.ingress import Limits, make_app
+from bridge.ingress.intake import make_protocol
 from bridge.ingress.lanes import Lanes
 from bridge.kafka import open_producer, open_reader
 from bridge.service import Service
 from bridge.settings import Settings
-from bridge.worker import Clients, Worker, load_handler
+from bridge.worker import Clients, Worker, load_handler, open_cancelled
 
 _log = structlog.get_logger("bridge.cli")
 
@@ -36,7 +41,13 @@ _KEEP_ALIVE_S = 75  # nginx's default, so that a proxy in front closes first
 _FORCE_S = 5.0
 """So long after the grace time a process that has not ended is ended."""
 _FORCED = 1
+_HAND_OFF_S = 3.0
+"""So long before the grace time ends, whoever still waits is given a `202`: writing it takes 2 s at most."""
+_LAST_REQUESTS, _TICK_S = 10, 0.1
+"""A stopping ingress serves what comes on open connections for one second, then closes the idle ones."""
 _RESTART_S = 1.0
+_OTHER_FILES = 512
+"""Files that are not clients: Kafka's connections, logs, the library's own."""
 WORKER_FEW = 4
 """A worker with so many records in hand, or fewer, answers without linger (measured: ARCHITECTURE)."""
 INGRESS_FEW = 8
@@ -80,6 +91,22 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         yield
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept no more, serve what connected before that and has not spoken yet, then stop.
+
+        uvicorn alone closes such a connection without an answer, and its client cannot know whether
+        its request was taken.
+        """
+        for server in self.servers:
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        for _ in range(_LAST_REQUESTS):
+            if not self.server_state.connections:
+                break
+            await asyncio.sleep(_TICK_S)
+        await super().shutdown()
+
 
 def run_ingresses(settings: Settings, services: dict[str, Service], socket_fd: int | None) -> None:
     """Run one ingress in this process, or several in children that share its socket."""
@@ -118,11 +145,13 @@ async def run_ingress(
     settings: Settings, services: dict[str, Service], listener: socket.socket
 ) -> None:
     """Run one ingress until SIGTERM or SIGINT."""
+    limits = _limits(settings)
+    _raise_files(limits.connections)
     app = make_app(
         services,
         settings.client_config(),
         _lanes(settings, services),
-        _limits(settings),
+        limits,
         chance=Chance().draw_62_bits,
         probe_s=settings.probe_s,
     )
@@ -130,7 +159,8 @@ async def run_ingress(
         uvicorn.Config(
             app,
             loop="none",
-            http="httptools",
+            http=cast(type[asyncio.Protocol], make_protocol(limits)),  # any protocol will do
+            ws="none",
             lifespan="on",
             log_config=None,
             access_log=False,
@@ -144,7 +174,9 @@ async def run_ingress(
 
     def stop() -> None:
         server.should_exit = True
-        app.state.release()
+        app.state.drain()
+        loop = asyncio.get_running_loop()
+        loop.call_later(max(0.0, settings.grace_s - _HAND_OFF_S), lambda: app.state.release())  # noqa: PLW0108 - the lifespan may set it later
 
     _on_signals(stop, settings.grace_s)
     freeze()
@@ -155,22 +187,67 @@ async def run_ingress(
         raise SettingsError("the ingress did not start: its log says why")
 
 
+def _raise_files(connections: int) -> None:
+    """Let this process open as many files as it may: each connection is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _OTHER_FILES
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        _log.warning("few-files", most=hard, wanted=wanted, set="ulimit -Hn, or BRIDGE_CONNECTIONS")
+        wanted = hard
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def _limits(settings: Settings) -> Limits:
     return Limits(
         waiters=settings.waiters,
+        batch_lines=settings.batch_lines,
         max_wait_s=settings.max_wait_s,
         max_body_bytes=settings.max_body_bytes,
         max_depth=settings.max_depth,
         max_header_bytes=settings.max_header_bytes,
+        max_headers=settings.max_headers,
         max_uri_bytes=settings.max_uri_bytes,
+        head_s=settings.head_s,
+        body_s=settings.body_s,
+        connections=settings.connections,
+        keys=None if settings.api_keys is None else apikey.parse(settings.api_keys),
+        no_worker_s=settings.no_worker_s,
+        keep_alive_s=settings.keep_alive_s,
+        claims_dir=_claims_dir(settings),
         grace_s=settings.grace_s,
     )
 
 
+def _claims_dir(settings: Settings) -> Path | None:
+    if not settings.claims_dir:
+        return None
+    folder = Path(settings.claims_dir)
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise SettingsError(
+            f"BRIDGE_CLAIMS_DIR={folder}: want a folder that is there and can be written to"
+        )
+    return folder
+
+
 def _lanes(settings: Settings, services: dict[str, Service]) -> Lanes:
-    set_ones = tuple(int(lane) for lane in settings.lanes.split(",") if lane)
-    picks = set_ones or (secrets.randbelow(LANES),)
+    picks = tuple(int(lane) for lane in spread_lanes(settings.lanes, 1)[0].split(","))
     return Lanes(settings.client_config(), services, picks, secrets.token_hex(8), now_ms)
+
+
+def spread_lanes(lanes: str, processes: int) -> list[str]:
+    """Deal lanes to processes: each its own, as far as they go; without any set, drawn in a row.
+
+    Args:
+        lanes: As set, comma-separated; empty: not set.
+        processes: How many there are.
+    """
+    known = lanes.split(",") if lanes else []
+    if not known:
+        first = secrets.randbelow(LANES)
+        known = [str((first + number) % LANES) for number in range(processes)]
+    dealt = [known[number::processes] for number in range(processes)]
+    return [",".join(own or [known[n % len(known)]]) for n, own in enumerate(dealt)]
 
 
 def _on_signals(stop: Callable[[], None], grace_s: float) -> None:
@@ -205,20 +282,24 @@ def _run_children(settings: Settings, listener: socket.socket) -> None:
         on_parent_death=signal.SIGTERM,
     )
 
-    def start() -> subprocess.Popen[bytes]:
-        return subprocess.Popen(command, pass_fds=[listener.fileno()])
+    lanes = spread_lanes(settings.lanes, settings.processes)
+
+    def start(place: int) -> subprocess.Popen[bytes]:
+        environ = {**os.environ, "BRIDGE_LANES": lanes[place]}
+        return subprocess.Popen(command, pass_fds=[listener.fileno()], env=environ)
 
     stopping: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _: stopping.append(received))
-    children = [start() for _ in range(settings.processes)]
+    children = [start(place) for place in range(settings.processes)]
     while not stopping:
         for place, child in enumerate(children):
             if child.poll() is not None and not stopping:
                 _log.error("ingress-died", code=child.returncode)
                 time.sleep(_RESTART_S)
-                children[place] = start()
+                children[place] = start(place)
         time.sleep(0.2)
+    listener.close()  # or connections would still queue at a socket that nobody accepts from
     for child in children:
         child.terminate()
     for child in children:
@@ -238,6 +319,7 @@ async def run_workers(settings: Settings, services: list[Service], where: str | 
         # What a worker wants written it waits for itself.
         open_producer(config, few=WORKER_FEW, grace_s=1.0) as producer,
         open_reader(config) as reader,
+        open_cancelled(config, [each.name for each in services], own_ms=now_ms) as cancelled,
         asyncio.TaskGroup() as tasks,
     ):
         for service in services:
@@ -245,7 +327,7 @@ async def run_workers(settings: Settings, services: list[Service], where: str | 
             worker = Worker(
                 service,
                 handler,
-                clients=Clients(config, producer, reader),
+                clients=Clients(config, producer, reader, cancelled),
                 own_ms=now_ms,
                 grace_s=settings.grace_s,
             )

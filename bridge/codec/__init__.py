@@ -9,8 +9,8 @@ and decimals, `union` which branch a value means, `canonical` the schema's ID, `
 """
 
 from bridge.codec.document import parse_json, render_json
-from bridge.codec.frame import schema_id_of
+from bridge.codec.frame import HEAD_BYTES, schema_id_of
 from bridge.codec.key import read_key
 from bridge.codec.schema import Schema
 
-__all__ = ["Schema", "parse_json", "read_key", "render_json", "schema_id_of"]
+__all__ = ["HEAD_BYTES", "Schema", "parse_json", "read_key", "render_json", "schema_id_of"]

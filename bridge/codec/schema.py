@@ -97,6 +97,30 @@ class Schema:
         """
         return self._write(self._read_native(value, 0, [MAX_ELEMENTS]))
 
+    def from_binary(self, data: bytes, *, is_framed: bool) -> tuple[bytes, object]:
+        """Turn Avro that somebody else has written into framed Avro as it is written here.
+
+        One value can be written in several ways (blocks of arrays and maps, their order, long
+        numbers). What comes out is the one that `from_json` makes of the same content, where maps
+        have the same order.
+
+        Args:
+            data: One value in Avro binary.
+            is_framed: Whether the five bytes of the Confluent wire format are in front.
+
+        Returns:
+            The framed value, and what it says as Python values.
+
+        Raises:
+            InvalidPayloadError: The bytes are not exactly one value of this very schema within the
+                budgets.
+        """
+        try:
+            value = self.decode(data if is_framed else self._head + data)
+        except RecordError as unreadable:
+            raise refuse(f"as Avro: {unreadable}") from None
+        return self.from_native(value), value
+
     def decode(self, value: bytes | None) -> object:
         """Turn framed Avro into Python values, logical types as Python has them.
 

@@ -5,6 +5,7 @@ answer for it, at any time, also after a restart.
 """
 
 from bridge.ingress.app import make_app
-from bridge.ingress.ask import Ingress, Limits
+from bridge.ingress.ask import Ingress
+from bridge.ingress.limits import Limits
 
 __all__ = ["Ingress", "Limits", "make_app"]

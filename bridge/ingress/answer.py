@@ -7,18 +7,24 @@ from starlette.responses import Response
 
 from bridge.codec import render_json
 from bridge.envelope import Event
-from bridge.errors import RecordError
+from bridge.errors import PartsMissingError, RecordError
+from bridge.forward import read_record
 from bridge.ingress import problem
+from bridge.ingress.media import Media
 from bridge.replylog import ReplyLog
 from bridge.service import Service
+from bridge.telling import find_missing
 
 OK, ACCEPTED = 200, 202
 JSON = "application/json"
 PENDING_RETRY_S = "1"
 
 
-def render(service: Service, request_id: str, log: ReplyLog) -> Response:
-    """Write what is known of a request: its reply, its problem, or where to look."""
+def render(service: Service, request_id: str, log: ReplyLog, media: Media = Media.JSON) -> Response:
+    """Write what is known of a request: its reply, its problem, or where to look.
+
+    Only the reply itself is in Avro for those who want that.
+    """
     last = log.last
     headers = {"Bridge-State": log.state, **problem.name_header(request_id)}
     if last is None:
@@ -29,29 +35,39 @@ def render(service: Service, request_id: str, log: ReplyLog) -> Response:
         return Response(body, ACCEPTED, headers, JSON)
     try:
         if last.event is Event.COMPLETED:
-            return Response(_reply(service, log), OK, headers, JSON)
-        response = _ended(service, request_id, log)
-    except RecordError as unreadable:
-        response = problem.render(unreadable, request_id=request_id)
-    response.headers["Bridge-State"] = log.state
+            if media is Media.AVRO:
+                response = Response(service.give_binary(last.value), OK, headers, media)
+            else:
+                response = Response(_reply(service, log), OK, headers, JSON)
+        else:
+            response = problem.ended(service, last, request_id=request_id)
+            response.headers["Bridge-State"] = log.state
+    except (RecordError, PartsMissingError) as broken:
+        response = problem.render(broken, request_id=request_id)
+        response.headers["Bridge-State"] = log.state
+    if service.returned:
+        response.headers.update(read_record(service.returned, last.headers))
     return response
-
-
-def _ended(service: Service, request_id: str, log: ReplyLog) -> Response:
-    if log.last is not None and log.last.event is Event.FAILED:
-        return problem.failed(service, log.last, request_id=request_id)
-    if log.last is not None and log.last.event is Event.CANCELLED:
-        return problem.cancelled(request_id=request_id)
-    return problem.expired(request_id=request_id)
 
 
 def _reply(service: Service, log: ReplyLog) -> bytes:
     value = log.last.value if log.last is not None else None
     if service.kind != "stream":
         return render_json(service.decode_reply(value))
+    count = log.last.sequence if log.last is not None else None
+    missing = find_missing(log.parts, count or 0)
+    if missing:
+        raise PartsMissingError(missing, count or 0)
     parts = [service.decode_reply(log.parts[number].value) for number in sorted(log.parts)]
     reply = None if value is None else service.decode_reply(value)
     return render_json({"parts": parts, "reply": reply})
+
+
+def cancelled(request_id: str) -> Response:
+    """Write the answer to whoever has cancelled a request."""
+    headers = {"Bridge-State": Event.CANCELLED.value, **problem.name_header(request_id)}
+    body = msgspec.json.encode({"request_id": request_id, "state": Event.CANCELLED.value})
+    return Response(body, OK, headers, JSON)
 
 
 def location(service: Service, request_id: str) -> str:

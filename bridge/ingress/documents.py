@@ -1,10 +1,11 @@
-"""What the ingress tells about its services: directory, schemas, OpenAPI, and a page for people."""
+"""What the ingress tells about its services: directory, schemas, OpenAPI."""
 
-import html
 import json
 from collections.abc import Mapping
+from typing import Any
 
 from bridge.codec import Schema
+from bridge.forward import MAX_VALUE_BYTES
 from bridge.service import FAILURE, PROGRESS, Service
 
 _WAIT = {
@@ -20,6 +21,17 @@ _DEADLINE = {
     "description": "Seconds from receipt after which no work is worth doing.",
     "schema": {"type": "number", "exclusiveMinimum": 0},
 }
+_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "The same request, sent again with the same key, is worked on once.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 257},
+    "example": '"8e03978e-40d5-43e8-bc93-6894a57f9324"',
+}
+_REPLAYED = {
+    "description": "The answer is about the request that an earlier POST with this key has made.",
+    "schema": {"const": "true"},
+}
 _REQUEST_ID = {
     "name": "request_id",
     "in": "path",
@@ -30,9 +42,17 @@ _PROBLEM = {
     "description": "What went wrong (RFC 9457); `outcome` says what is known of the request.",
     "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
 }
+_UNAUTHENTICATED = {
+    **_PROBLEM,
+    "headers": {"WWW-Authenticate": {"schema": {"const": "Bearer"}}},
+}
 _PENDING = {
     "description": "Taken, and not finished yet: `Location` is where the reply will be.",
     "headers": {"Location": {"schema": {"type": "string"}}},
+    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Pending"}}},
+}
+_CANCELLED = {
+    "description": "It is cancelled, for every reader and for good.",
     "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Pending"}}},
 }
 _COMPONENTS: dict[str, object] = {
@@ -66,6 +86,7 @@ _COMPONENTS: dict[str, object] = {
                     },
                 },
             },
+            "state": {"type": "string"},
             "details": {"type": "object", "additionalProperties": {"type": "string"}},
         },
     },
@@ -74,6 +95,7 @@ _TAKE_CODES = (
     "400",
     "404",
     "406",
+    "408",
     "409",
     "413",
     "414",
@@ -85,7 +107,32 @@ _TAKE_CODES = (
     "503",
     "504",
 )
-_LOOK_CODES = ("400", "404", "406", "409", "410", "414", "422", "431", "500", "502", "503", "504")
+_BATCH_CODES = ("400", "404", "406", "408", "414", "415", "431", "500", "503")
+_LINES: dict[str, object] = {"application/x-ndjson": {"schema": {}}}
+_LOOK_CODES = (
+    "400",
+    "404",
+    "406",
+    "408",
+    "409",
+    "410",
+    "414",
+    "422",
+    "431",
+    "500",
+    "502",
+    "503",
+    "504",
+)
+_EVENT_CODES = ("400", "404", "406", "408", "410", "414", "431", "500", "503")
+_EVENTS: dict[str, object] = {"text/event-stream": {"schema": {}}, **_LINES}
+_LAST_EVENT_ID = {
+    "name": "Last-Event-ID",
+    "in": "header",
+    "description": "The `id` of the event that was told last.",
+    "schema": {"type": "string", "pattern": "^[0-9]{1,18}$"},
+}
+_CANCEL_CODES = ("400", "404", "406", "408", "409", "410", "414", "431", "500", "503")
 
 
 def describe(service: Service) -> dict[str, object]:
@@ -118,41 +165,81 @@ def schemas(services: Mapping[str, Service]) -> dict[int, str]:
     return found
 
 
-def openapi(services: Mapping[str, Service]) -> dict[str, object]:
-    """Make the OpenAPI 3.1 document: one operation per service to ask, one to look up."""
+def openapi(services: Mapping[str, Service], *, has_keys: bool = False) -> dict[str, object]:
+    """Make the OpenAPI 3.1 document: operations per service to ask, look up and cancel."""
     paths: dict[str, object] = {}
     components = dict(_COMPONENTS)
     for service in services.values():
         base = f"/v1/services/{service.name}/requests"
         paths[base] = {"post": _take(service, components)}
-        paths[f"{base}/{{request_id}}"] = {"get": _look(service, components)}
-    return {
+        paths[f"{base}/batch"] = {"post": _batch(service)}
+        paths[f"{base}/{{request_id}}/events"] = {"get": _events(service)}
+        paths[f"{base}/{{request_id}}"] = {
+            "get": _look(service, components),
+            "delete": _cancel(service),
+        }
+    document: dict[str, object] = {
         "openapi": "3.1.0",
         "info": {"title": "Kafka bridge", "version": "1"},
         "paths": paths,
         "components": {"schemas": components},
+    }
+    return _with_keys(document) if has_keys else document
+
+
+def _with_keys(document: dict[str, object]) -> dict[str, object]:
+    """Say that every operation needs a key, and what it answers without one."""
+    paths, components = document["paths"], document["components"]
+    assert isinstance(paths, dict)  # noqa: S101 - made above
+    assert isinstance(components, dict)  # noqa: S101 - made above
+    for operations in paths.values():
+        for operation in operations.values():
+            operation["responses"]["401"] = _UNAUTHENTICATED
+    schemes = {"apiKey": {"type": "http", "scheme": "bearer", "description": "`kb_…`"}}
+    return {
+        **document,
+        "components": {**components, "securitySchemes": schemes},
+        "security": [{"apiKey": []}],
     }
 
 
 def _take(service: Service, components: dict[str, object]) -> dict[str, object]:
     responses: dict[str, object] = {"202": _PENDING}
     if service.kind != "none":
-        responses["200"] = _reply(service, components)
+        reply = _reply(service, components)
+        responses["200"] = {**reply, "content": {**reply["content"], **_EVENTS}}
     responses.update(dict.fromkeys(_TAKE_CODES, _PROBLEM))
     return {
         "operationId": f"ask_{service.name}",
         "tags": [service.name],
         "summary": f"Ask {service.name}",
-        "parameters": [_WAIT, _DEADLINE],
+        "parameters": [_WAIT, _DEADLINE, _key(service), *_forwarded(service)],
         "requestBody": {
             "required": True,
             "content": {
                 "application/json": {
                     "schema": _schema(service, service.request, "request", components)
-                }
+                },
+                "avro/binary": {"schema": {}},
             },
         },
         "responses": responses,
+    }
+
+
+def _batch(service: Service) -> dict[str, object]:
+    """Describe a batch; OpenAPI 3.1 has no schema for the lines of a document."""
+    results = {
+        "description": 'One result a line, as it comes, then `{"summary": …}`.',
+        "content": _LINES,
+    }
+    return {
+        "operationId": f"ask_{service.name}_in_batch",
+        "tags": [service.name],
+        "summary": f"Ask {service.name} many times: one request a line",
+        "parameters": [_WAIT, _DEADLINE, _key(service)],
+        "requestBody": {"required": True, "content": _LINES},
+        "responses": {"200": results, **dict.fromkeys(_BATCH_CODES, _PROBLEM)},
     }
 
 
@@ -168,7 +255,43 @@ def _look(service: Service, components: dict[str, object]) -> dict[str, object]:
     }
 
 
-def _reply(service: Service, components: dict[str, object]) -> dict[str, object]:
+def _events(service: Service) -> dict[str, object]:
+    responses: dict[str, object] = {
+        "200": {"description": "The events, as they come.", "content": _EVENTS},
+        "204": {"description": "There are no more."},
+    }
+    responses.update(dict.fromkeys(_EVENT_CODES, _PROBLEM))
+    return {
+        "operationId": f"follow_{service.name}",
+        "tags": [service.name],
+        "summary": f"What a request to {service.name} does, as it does it",
+        "parameters": [_REQUEST_ID, _LAST_EVENT_ID],
+        "responses": responses,
+    }
+
+
+def _forwarded(service: Service) -> list[dict[str, object]]:
+    schema = {"type": "string", "maxLength": MAX_VALUE_BYTES}
+    return [{"name": name, "in": "header", "schema": schema} for name in service.forward]
+
+
+def _cancel(service: Service) -> dict[str, object]:
+    responses: dict[str, object] = {"200": _CANCELLED}
+    responses.update(dict.fromkeys(_CANCEL_CODES, _PROBLEM))
+    return {
+        "operationId": f"cancel_{service.name}",
+        "tags": [service.name],
+        "summary": f"Cancel a request to {service.name}",
+        "parameters": [_REQUEST_ID],
+        "responses": responses,
+    }
+
+
+def _key(service: Service) -> dict[str, object]:
+    return {**_KEY, "required": service.wants_key}
+
+
+def _reply(service: Service, components: dict[str, object]) -> dict[str, Any]:
     schema = _schema(service, service.reply, "reply", components)
     if service.kind == "stream":
         schema = {
@@ -176,10 +299,15 @@ def _reply(service: Service, components: dict[str, object]) -> dict[str, object]
             "required": ["parts", "reply"],
             "properties": {"parts": {"type": "array", "items": schema}, "reply": {}},
         }
+    content: dict[str, object] = {"application/json": {"schema": schema}}
+    if service.kind == "one":
+        content["avro/binary"] = {"schema": {}}
     return {
         "description": "The reply.",
-        "headers": {"Request-Id": {"schema": {"type": "string"}}},
-        "content": {"application/json": {"schema": schema}},
+        "headers": {
+            name: {"schema": {"type": "string"}} for name in ("Request-Id", *service.returned)
+        },
+        "content": content,
     }
 
 
@@ -195,82 +323,3 @@ def _schema(
     if isinstance(named, dict):
         components.update({prefix + name: value for name, value in named.items()})
     return found
-
-
-_STYLE = """
-:root { color-scheme: light dark }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
-h2 { border-top: 1px solid #8884; padding-top: 1rem; margin-top: 2rem }
-pre, textarea { font: 14px/1.4 ui-monospace, monospace; background: #8881; padding: .8rem;
-  border: 1px solid #8884; border-radius: 6px; overflow: auto; width: 100%; box-sizing: border-box }
-button { font: inherit; padding: .3rem 1rem; margin: .5rem 0 }
-.contracts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); gap: 1rem }
-.contracts > div { min-width: 0 }
-summary { cursor: pointer }
-"""
-
-_SCRIPT = """
-for (const form of document.querySelectorAll('form')) form.addEventListener('submit', async e => {
-  e.preventDefault()
-  const out = form.querySelector('output'), started = performance.now()
-  out.textContent = 'waiting for the reply'
-  try {
-    const answer = await fetch(form.action, {method: 'POST', body: form.body.value,
-      headers: {'content-type': 'application/json'}})
-    const text = await answer.text(), ms = Math.round(performance.now() - started)
-    out.textContent = `${answer.status} ${answer.statusText}, ${ms} ms\\n` +
-      `Request-Id: ${answer.headers.get('request-id')}\\n\\n` +
-      JSON.stringify(JSON.parse(text), null, 2)
-  } catch (error) { out.textContent = String(error) }
-})
-"""
-
-
-def page(services: Mapping[str, Service]) -> str:
-    """Make the page at /docs: each service with its contract and a form to try it."""
-    sections = "".join(_section(service) for service in services.values())
-    return (
-        "<!doctype html><html lang=en><meta charset=utf-8><title>Kafka bridge</title>"
-        "<meta name=viewport content='width=device-width'>"
-        f"<style>{_STYLE}</style><h1>Services</h1>"
-        "<p>Each takes a <code>POST</code> of JSON and answers with JSON. Machines read "
-        "<a href=/openapi.json>OpenAPI</a>, <a href=/metrics>metrics</a> and "
-        "<a href=/readyz>readiness</a>.</p>"
-        f"{sections}<script>{_SCRIPT}</script></html>"
-    )
-
-
-def _section(service: Service) -> str:
-    path = f"/v1/services/{service.name}/requests"
-    reply = "" if service.reply is None else _contract("Reply", service.reply)
-    body = json.dumps(_example(service.request.json_schema()))
-    return (
-        f"<h2 id={service.name}>{service.name}</h2>"
-        f"<p><code>POST {path}</code> waits up to {service.wait_s:g} s for the answer; "
-        f"worked on for up to {service.deadline_s:g} s.</p>"
-        f"<form action={path}><textarea name=body rows=3 aria-label='JSON body'>"
-        f"{html.escape(body)}</textarea><button>Send</button><pre><output>"
-        "The answer shows here.</output></pre></form>"
-        "<details><summary>Contract, as JSON Schema</summary>"
-        f"<div class=contracts>{_contract('Request', service.request)}{reply}</div></details>"
-    )
-
-
-def _contract(title: str, schema: Schema) -> str:
-    text = html.escape(json.dumps(schema.json_schema(), indent=2))
-    return f"<div><h3>{title}</h3><pre>{text}</pre></div>"
-
-
-def _example(schema: dict[str, object]) -> object:
-    """Make a value to start from; references and unions are left for the reader to fill in."""
-    examples: dict[object, object] = {
-        "string": "text",
-        "integer": 1,
-        "number": 1.5,
-        "boolean": True,
-        "array": [],
-    }
-    properties = schema.get("properties")
-    if isinstance(properties, dict):
-        return {name: _example(value) for name, value in properties.items()}
-    return examples.get(schema.get("type"))

@@ -1,22 +1,26 @@
 """What a client's headers ask for; pure functions over header text."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bridge.errors import (
     MalformedHeaderError,
-    NotAcceptableError,
     UnsupportedMediaTypeError,
 )
+from bridge.service import MAX_DEADLINE_S
 
 _DECIMAL = re.compile(r"\d{1,9}(\.\d{1,6})?\Z")
 _JSON = re.compile(
     r"application/json\s*(;\s*charset=\"?(?P<charset>[^\";\s]+)\"?\s*)?\Z", re.IGNORECASE
 )
-_ACCEPTABLE = frozenset({"*/*", "application/*", "application/json", "application/problem+json"})
-
-MAX_DEADLINE_S = 7 * 86_400.0
-"""No deadline is further away: requests are kept for seven days by default."""
+_KEY = re.compile(r"[!-~]{1,255}\Z")
+_QUOTED = re.compile(r'"(?P<text>(?:[^"\\]|\\["\\])*)"\Z')
+_TRACEPARENT = re.compile(
+    r"(?P<version>[0-9a-f]{2})-(?P<trace>[0-9a-f]{32})-(?P<span>[0-9a-f]{16})-[0-9a-f]{2}"
+    r"(?P<more>-[\x21-\x7e]{0,200})?\Z"
+)
+_STATE_BYTES = 2048  # W3C asks for 512 at least, and for 32 members
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,26 @@ def parse_prefer(text: str | None, *, max_wait_s: float) -> Preference:
     return Preference(wait_s, is_async, ", ".join(applied))
 
 
+def parse_trace(headers: Mapping[str, str]) -> tuple[tuple[str, bytes], ...]:
+    """Read W3C trace context (Level 1, 3.2 and 3.3) as it goes to Kafka.
+
+    What is malformed is dropped, not refused: the trace then begins with the next who makes spans.
+    Without a `traceparent` a `tracestate` says nothing.
+    """
+    parent = headers.get("traceparent")
+    if parent is None:
+        return ()
+    match = _TRACEPARENT.match(parent.strip())
+    if match is None or match["version"] == "ff" or (match["version"] == "00" and match["more"]):
+        return ()
+    if not match["trace"].strip("0") or not match["span"].strip("0"):
+        return ()
+    state = headers.get("tracestate", "")
+    if not state or not (state.isascii() and state.isprintable() and len(state) <= _STATE_BYTES):
+        return (("traceparent", parent.strip().encode()),)
+    return (("traceparent", parent.strip().encode()), ("tracestate", state.encode()))
+
+
 def parse_deadline(text: str | None, *, default_s: float) -> float:
     """Read `Bridge-Deadline`: decimal seconds from receipt.
 
@@ -73,9 +97,27 @@ def parse_deadline(text: str | None, *, default_s: float) -> float:
     if not _DECIMAL.match(text.strip()) or not 0 < float(text) <= MAX_DEADLINE_S:
         raise MalformedHeaderError(
             f"Bridge-Deadline: {text[:40]!r}: want seconds from receipt, above 0, at most "
-            f"{MAX_DEADLINE_S:.0f}, for example 2.5"
+            f"{MAX_DEADLINE_S}, for example 2.5"
         )
     return float(text)
+
+
+def parse_idempotency_key(text: str) -> str:
+    """Read `Idempotency-Key`: a structured-field string, `"…"`, or the same without its quotes.
+
+    Raises:
+        MalformedHeaderError: Not 1 to 255 visible ASCII characters.
+    """
+    found = text.strip()
+    if found.startswith('"'):
+        quoted = _QUOTED.match(found)
+        found = "" if quoted is None else re.sub(r"\\(.)", r"\1", quoted["text"])
+    if _KEY.match(found) is None:
+        raise MalformedHeaderError(
+            f"Idempotency-Key: {text[:40]!r}: want 1 to 255 visible ASCII characters, in quotes or "
+            'not, for example "8e03978e-40d5-43e8-bc93-6894a57f9324"'
+        )
+    return found
 
 
 def check_content(content_type: str | None, encoding: str | None) -> None:
@@ -88,7 +130,7 @@ def check_content(content_type: str | None, encoding: str | None) -> None:
         match = _JSON.match(content_type or "")
         if match is None:
             raise UnsupportedMediaTypeError(
-                f"Content-Type is {(content_type or 'absent')[:80]!r}: want application/json"
+                f"Content-Type is {(content_type or 'absent')[:80]!r}: want application/json or avro/binary"
             )
         charset = match["charset"]
         if charset is not None and charset.lower() not in {"utf-8", "utf8"}:
@@ -99,19 +141,31 @@ def check_content(content_type: str | None, encoding: str | None) -> None:
         )
 
 
-def check_accept(text: str | None) -> None:
-    """Accept clients that take JSON.
+def parse_event_id(text: str | None) -> int | None:
+    """Read `Last-Event-ID`: the `id` of the event that a client was told last.
+
+    Returns:
+        None: none yet. An empty one means the same, as in the HTML standard.
 
     Raises:
-        NotAcceptableError: `Accept` names only other media types.
+        MalformedHeaderError: No stream of events has such an ID.
     """
-    if text is None or text == "*/*":
-        return
-    for item in text.split(","):
-        media, *parameters = (part.strip().lower() for part in item.split(";"))
-        refused = any(
-            parameter in {"q=0", "q=0.0", "q=0.00", "q=0.000"} for parameter in parameters
+    if not text:
+        return None
+    offset = parse_number(text)
+    if offset is None:
+        raise MalformedHeaderError(
+            f"Last-Event-ID: {text[:40]!r}: want the id of an event of this request, as it came"
         )
-        if media in _ACCEPTABLE and not refused:
-            return
-    raise NotAcceptableError(f"Accept is {text[:80]!r}: answers are application/json")
+    return offset
+
+
+def parse_number(text: str) -> int | None:
+    """Read a decimal number as Kafka has them, below 2**63; None when it is none.
+
+    `str.isdigit` alone lets "²" pass, which `int` does not read.
+    """
+    if not (text.isdecimal() and text.isascii() and len(text) <= 19):  # noqa: PLR2004
+        return None
+    number = int(text)
+    return number if number < 1 << 63 else None

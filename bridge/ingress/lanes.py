@@ -31,6 +31,26 @@ _MAX_FOLLOWED = 32
 Take = Callable[[list[Record]], None]
 
 
+def learn_skew(known_ms: int, broker_ms: int, before_ms: int, after_ms: int) -> int:
+    """Return the broker's clock minus the own one, after one more record was acknowledged.
+
+    The broker has read its clock somewhere between the two readings of the own one. A quick
+    acknowledgement says the skew; a slow one only between what it lies, and so whether what is known
+    already can be true. (An ingress whose first probe was slow once went by its own clock, minutes
+    off.)
+
+    Args:
+        known_ms: What is known so far; 0 before anything is.
+        broker_ms: The record's time by the broker.
+        before_ms: Own clock before it was sent.
+        after_ms: Own clock when it was acknowledged.
+    """
+    lowest_ms, highest_ms = broker_ms - after_ms, broker_ms - before_ms
+    if after_ms - before_ms <= _QUICK_MS:
+        return (lowest_ms + highest_ms) // 2
+    return min(max(known_ms, lowest_ms), highest_ms)
+
+
 class Lanes:
     """Own lanes, foreign lanes while someone waits for them, and broker time.
 
@@ -52,7 +72,7 @@ class Lanes:
         clock_ms: Callable[[], int],
     ) -> None:
         self._config = config
-        self._services = services
+        self.services = services
         self._picks = picks
         self._key = f"{_PROBE_KEY_PREFIX}{name}".encode()
         self._clock_ms = clock_ms
@@ -164,7 +184,7 @@ class Lanes:
         found = await describe_topics(self._config)
         missing = []
         new: dict[str, tuple[int, ...]] = {}
-        for service in self._services.values():
+        for service in self.services.values():
             topic = service.replies_topic
             if topic not in found or service.requests_topic not in found:
                 missing.append(service.name)
@@ -214,10 +234,10 @@ class Lanes:
                 for topic, lane in lanes:
                     before_ms = self._clock_ms()
                     placed = await send(self._probe_record(topic, lane))
-                    took_ms = self._clock_ms() - before_ms
-                    # A slow acknowledgement says little: the skew is off by up to half of it.
-                    if placed.is_broker_time and took_ms <= _QUICK_MS:
-                        self._skew_ms = placed.timestamp_ms - before_ms - took_ms // 2
+                    if placed.is_broker_time:
+                        self._skew_ms = learn_skew(
+                            self._skew_ms, placed.timestamp_ms, before_ms, self._clock_ms()
+                        )
                 for future in self._awaited.values():
                     await future
         except TimeoutError:

@@ -5,8 +5,8 @@ import math
 import msgspec
 from starlette.responses import Response
 
-from bridge.envelope import Reply
-from bridge.errors import BridgeError, RecordError
+from bridge.envelope import Event, Reply
+from bridge.errors import AlreadyEndedError, BridgeError, RecordError, UnauthenticatedError
 from bridge.service import FAILURE, Service
 
 MEDIA_TYPE = "application/problem+json"
@@ -35,9 +35,22 @@ def render(error: BridgeError, *, request_id: str | None = None) -> Response:
     if violations:
         members["errors"] = [{"pointer": v.pointer, "reason": v.reason} for v in violations]
     headers = {}
+    if isinstance(error, AlreadyEndedError):
+        members["state"] = headers["Bridge-State"] = error.state
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after_s))
+    if isinstance(error, UnauthenticatedError):
+        headers["WWW-Authenticate"] = "Bearer"
     return respond(members, headers=headers, request_id=request_id)
+
+
+def ended(service: Service, last: Reply, *, request_id: str) -> Response:
+    """Render a last event that is no reply."""
+    if last.event is Event.FAILED:
+        return failed(service, last, request_id=request_id)
+    if last.event is Event.CANCELLED:
+        return cancelled(request_id=request_id)
+    return expired(request_id=request_id)
 
 
 def failed(service: Service, last: Reply, *, request_id: str) -> Response:

@@ -5,12 +5,14 @@ batches to the event loop by `call_soon_threadsafe` and decides nothing. What th
 not known here.
 """
 
+from bridge.kafka.backlog import Backlog, Groups, open_groups
 from bridge.kafka.client import Config, check_config
 from bridge.kafka.group import Assigned, Group, GroupMember, Place, Position, open_group
 from bridge.kafka.lane import open_lanes
 from bridge.kafka.outcome import classify
-from bridge.kafka.producer import Placed, Producer, Send, open_producer
+from bridge.kafka.producer import Placed, Producer, Send, delivery_timeout_ms, open_producer
 from bridge.kafka.reader import Reader, open_reader
+from bridge.kafka.tail import open_tail
 from bridge.kafka.topics import (
     Report,
     Shape,
@@ -21,9 +23,11 @@ from bridge.kafka.topics import (
 
 __all__ = [
     "Assigned",
+    "Backlog",
     "Config",
     "Group",
     "GroupMember",
+    "Groups",
     "Place",
     "Placed",
     "Position",
@@ -36,9 +40,12 @@ __all__ = [
     "check_config",
     "check_topics",
     "classify",
+    "delivery_timeout_ms",
     "describe_topics",
     "open_group",
+    "open_groups",
     "open_lanes",
     "open_producer",
     "open_reader",
+    "open_tail",
 ]

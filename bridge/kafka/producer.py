@@ -15,6 +15,7 @@ from typing import NamedTuple
 import confluent_kafka as ck
 
 from bridge.envelope import Record
+from bridge.errors import BodyTooLargeError
 from bridge.kafka.client import SHARED, Config, merge, polling
 from bridge.kafka.outcome import classify
 
@@ -32,7 +33,20 @@ WRITING: Config = {
     # 64 MiB at most in memory; beyond it `send` says OverloadedError at once.
     "queue.buffering.max.messages": 100_000,
     "queue.buffering.max.kbytes": 65_536,
+    "message.max.bytes": 1_000_000,
 }
+_RECORD_EXTRA, _HEADER_EXTRA = 128, 20
+"""What a record and a header take beside their content, in bytes, at the most."""
+
+
+def delivery_timeout_ms(config: Config) -> int:
+    """Return how long a producer tries to write a record, in milliseconds.
+
+    Args:
+        config: What was passed through; its own value wins, under either of librdkafka's names.
+    """
+    found = {**WRITING, **config}
+    return int(found.get("message.timeout.ms", found["delivery.timeout.ms"]))
 
 
 class Placed(NamedTuple):
@@ -121,12 +135,28 @@ class Producer:
         quick: Lingers not at all.
         bulk: Lingers 1 ms.
         few: With so many in hand, or fewer, records go by the quick one.
+        max_bytes: Larger records are refused.
     """
 
-    def __init__(self, quick: _Client, bulk: _Client, few: int) -> None:
+    def __init__(self, quick: _Client, bulk: _Client, few: int, max_bytes: int) -> None:
         self._quick = quick
         self._bulk = bulk
         self._few = few
+        self._max_bytes = max_bytes
+
+    def check_size(self, record: Record) -> None:
+        """See that a record will not be refused for its size, before anything is promised for it.
+
+        Raises:
+            BodyTooLargeError: It may be; those that have some bytes left are refused too.
+        """
+        size = _RECORD_EXTRA + len(record.key or b"") + len(record.value or b"")
+        size += sum(_HEADER_EXTRA + len(n) + len(v or b"") for n, v in record.headers)
+        if size > self._max_bytes:
+            raise BodyTooLargeError(
+                f"the record has up to {size} bytes: want at most {self._max_bytes} "
+                "(message.max.bytes)"
+            )
 
     def route(self, in_hand: int, *, is_lazy: bool = False) -> Send:
         """Choose by load which client the next records take.
@@ -166,13 +196,14 @@ async def open_producer(
     """
     loop = asyncio.get_running_loop()
     told = partial(loop.call_soon_threadsafe, on_down)
+    max_bytes = int({**WRITING, **config}["message.max.bytes"])
     quick = _Client(merge(SHARED, WRITING, {"linger.ms": 0}, config, on_down=told), loop)
     bulk = _Client(merge(SHARED, WRITING, {"linger.ms": 1}, config, on_down=told), loop)
     async with AsyncExitStack() as threads:
         for client in (quick, bulk):
             await threads.enter_async_context(polling("producer-poll", client.poll))
         try:
-            yield Producer(quick, bulk, few)
+            yield Producer(quick, bulk, few, max_bytes)
         finally:
             await asyncio.shield(asyncio.to_thread(_finish, quick.client, bulk.client, grace_s))
 

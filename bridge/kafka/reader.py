@@ -32,6 +32,8 @@ _PATIENCE_S = 10.0
 IsEnough = Callable[[Record], bool]
 """Told each record in partition order; True ends the read of that partition."""
 
+_Seek = Callable[[ck.Consumer], list[ck.TopicPartition]]
+
 
 class Reader:
     """A pool of consumers for bounded reads; at most `size` reads at once, the others queue."""
@@ -53,10 +55,26 @@ class Reader:
             BrokerDownError: Kafka does not answer.
             TopicError: A topic or partition does not exist.
         """
+        await self._run(lambda consumer: _seek(consumer, lanes, since_ms), is_enough)
+
+    async def read_on(self, lane: Lane, offset: int, *, is_enough: IsEnough) -> None:
+        """Read one partition on from an offset, or from its beginning where that is gone.
+
+        Args:
+            lane: What to read.
+            offset: The first record that is wanted.
+            is_enough: Called for each record, on another thread.
+
+        Raises:
+            As `read`.
+        """
+        await self._run(lambda _: [ck.TopicPartition(*lane, offset)], is_enough)
+
+    async def _run(self, seek: _Seek, is_enough: IsEnough) -> None:
         async with self._slots:
             consumer = self._idle.pop() if self._idle else ck.Consumer(self._config)
             try:
-                await asyncio.to_thread(_read, consumer, lanes, since_ms, is_enough)
+                await asyncio.to_thread(_read, consumer, seek, is_enough)
             except BaseException:
                 await asyncio.shield(asyncio.to_thread(consumer.close))
                 raise
@@ -78,8 +96,8 @@ async def open_reader(config: Config, *, size: int = 4) -> AsyncIterator[Reader]
         await asyncio.shield(asyncio.to_thread(reader.close))
 
 
-def _read(consumer: ck.Consumer, lanes: Sequence[Lane], since_ms: int, is_enough: IsEnough) -> None:
-    starts = _seek(consumer, lanes, since_ms)
+def _read(consumer: ck.Consumer, seek: _Seek, is_enough: IsEnough) -> None:
+    starts = seek(consumer)
     going = {(start.topic, start.partition) for start in starts}
     if not going:
         return

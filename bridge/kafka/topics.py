@@ -1,12 +1,13 @@
 """Topics: made on purpose, checked before use, never by auto-creation."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from threading import Event
 
 import confluent_kafka as ck
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec  # type: ignore[attr-defined]  # so the library documents it
 from confluent_kafka.cimpl import NewTopic
 
 from bridge.errors import BrokerDownError, TopicError
@@ -14,6 +15,9 @@ from bridge.kafka.client import SHARED, Config, merge
 
 _PATIENCE_S = 10.0
 _SAFE_BROKERS = 3
+_RETENTION = "retention.ms"
+_FIXED = ("cleanup.policy", "message.timestamp.type")
+_LEADER_TRIES, _LEADER_PAUSE_S = 50, 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,19 +85,62 @@ async def check_topics(config: Config, shapes: Sequence[Shape]) -> Report:
     """
     metadata = await _metadata(config, _PATIENCE_S)
     found = metadata.topics
+    there = [shape for shape in shapes if shape.name in found]
+    settings = await asyncio.to_thread(_read_settings, config, there) if there else {}
     wrong, warnings = [], []
     for shape in shapes:
         if shape.name not in found:
             wrong.append(f"{shape.name} does not exist: run `kbridge topics apply`")
-        elif len(found[shape.name].partitions) != shape.partitions:
-            count = len(found[shape.name].partitions)
+            continue
+        count = len(found[shape.name].partitions)
+        if count != shape.partitions:
             wrong.append(f"{shape.name} has {count} partitions: want {shape.partitions}")
+        wrong += _compare(shape, settings[shape.name])
+        warnings += _compare_retention(shape, settings[shape.name])
     if len(metadata.brokers) < _SAFE_BROKERS:
         warnings.append(
             f"{len(metadata.brokers)} broker(s): a request survives the loss of a broker only "
             "where there are three or more"
         )
     return Report(wrong, warnings)
+
+
+def _read_settings(config: Config, shapes: Sequence[Shape]) -> dict[str, dict[str, str]]:
+    """Return the settings of topics that exist, by Kafka's names."""
+    admin = _admin(config)  # held until the futures are done: they end with it
+    wanted = [ConfigResource(ConfigResource.Type.TOPIC, shape.name) for shape in shapes]
+    asked = admin.describe_configs(wanted, request_timeout=_PATIENCE_S)
+    try:
+        return {
+            resource.name: {name: entry.value for name, entry in future.result().items()}
+            for resource, future in asked.items()
+        }
+    except ck.KafkaException as refused:
+        raise BrokerDownError(
+            f"the settings of the topics cannot be read: {refused.args[0].str()}"
+        ) from None
+
+
+def _compare(shape: Shape, found: Mapping[str, str]) -> list[str]:
+    """Say which settings break what the topic is for."""
+    return [
+        f"{shape.name} has {name}={found.get(name)}: want {shape.settings[name]}"
+        for name in _FIXED
+        if name in shape.settings and found.get(name) != shape.settings[name]
+    ]
+
+
+def _compare_retention(shape: Shape, found: Mapping[str, str]) -> list[str]:
+    """Say when records go before their time; those that stay longer do no harm."""
+    wanted_ms, found_ms = int(shape.settings.get(_RETENTION, -1)), int(found.get(_RETENTION, -1))
+    if found_ms < 0 or found_ms >= wanted_ms:
+        return []
+    return [
+        (
+            f"{shape.name} keeps records for {_RETENTION}={found_ms}: the services want {wanted_ms}; "
+            "`kafka-configs --alter` changes it"
+        )
+    ]
 
 
 async def _metadata(config: Config, timeout_s: float) -> ck.admin.ClusterMetadata:  # type: ignore[name-defined]  # not in the stubs
@@ -128,6 +175,27 @@ def _create(config: Config, shapes: Sequence[Shape], brokers: int) -> None:
     made = admin.create_topics(new, operation_timeout=30.0, request_timeout=30.0)
     for name, future in made.items():
         _await_created(name, future)
+    _await_leaders(admin, shapes)
+
+
+def _await_leaders(admin: AdminClient, shapes: Sequence[Shape]) -> None:
+    """Wait until new partitions can be used: right after their creation their leaders refuse.
+
+    For a while only; later whoever uses them waits by itself.
+    """
+    latest: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # not in the stubs
+    waiting = [
+        ck.TopicPartition(shape.name, number)
+        for shape in shapes
+        for number in range(shape.partitions)
+    ]
+    pause = Event()
+    for _ in range(_LEADER_TRIES):
+        asked = admin.list_offsets(dict.fromkeys(waiting, latest), request_timeout=_PATIENCE_S)
+        waiting = [place for place, future in asked.items() if future.exception() is not None]
+        if not waiting:
+            return
+        pause.wait(_LEADER_PAUSE_S)
 
 
 def _await_created(name: str, future: "Future[None]") -> None:

@@ -4,7 +4,8 @@ Opens no port. Order of effects: the reply is acknowledged first, the offset is 
 crash between the two is found again in the reply log, so a request is answered once.
 """
 
+from bridge.worker.cancelled import open_cancelled
 from bridge.worker.handler import Handler, load_handler
 from bridge.worker.run import Clients, Worker
 
-__all__ = ["Clients", "Handler", "Worker", "load_handler"]
+__all__ = ["Clients", "Handler", "Worker", "load_handler", "open_cancelled"]

@@ -8,7 +8,7 @@ what has its last event.
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
-from bridge.envelope import Record, parse_reply
+from bridge.envelope import Identity, Record, parse_reply
 from bridge.kafka import Place, Reader
 
 _NOTHING = "1 -"
@@ -16,8 +16,6 @@ _SINCE = "1 "
 
 SEEK_MARGIN_MS = 2000
 """Reading starts so long before, and ends so long after: clocks of brokers differ a little."""
-
-Identity = tuple[str, int, str | None]
 
 
 def format_note(since_ms: int | None) -> str:

@@ -2,12 +2,13 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import structlog
 
-from bridge import metrics
+from bridge import metrics, tracing
 from bridge.context import Context
 from bridge.envelope import Event, Record, Request, make_reply
 from bridge.errors import (
@@ -18,8 +19,10 @@ from bridge.errors import (
     RecordError,
     TopicError,
 )
+from bridge.forward import read_record, take_reply
 from bridge.kafka import Placed, Producer, Send
 from bridge.service import FAILURE, PROGRESS, Service
+from bridge.worker.answered import Answered
 from bridge.worker.handler import Handler
 
 _log = structlog.get_logger("bridge.worker")
@@ -41,12 +44,14 @@ class Outcome:
         event: The last event.
         value: Its value in the wire format.
         count: Parts written before it; None: not a stream.
+        headers: What the handler lets its client see on the response.
         leftover: A thread that still runs past its time; its slot is not free before it returns.
     """
 
     event: Event
     value: bytes | None = None
     count: int | None = None
+    headers: Sequence[tuple[str, bytes]] = ()
     leftover: "asyncio.Future[object] | None" = None
 
 
@@ -80,6 +85,7 @@ class Attempts:
         producer: Writes events.
         clock: Broker time.
         in_hand: Tells how many records are in hand, for the choice of producer.
+        cancelled: What has been cancelled of the service; it grows.
     """
 
     def __init__(
@@ -89,12 +95,15 @@ class Attempts:
         producer: Producer,
         clock: Clock,
         in_hand: Callable[[], int],
+        cancelled: Answered,
     ) -> None:
         self._service = service
         self._handler = handler
         self._producer = producer
         self._clock = clock
         self._in_hand = in_hand
+        self._cancelled = cancelled
+        self._tracer = tracing.find_tracer()
         self._seconds = metrics.HANDLER_SECONDS.labels(service.name)
 
     async def learn_time(self) -> None:
@@ -107,29 +116,51 @@ class Attempts:
         probe = Request(request_id=PROBE_ID, reply_to=self._service.replies_topic)
         await self._write(self.route(), probe, Event.PROBE)
 
+    def was_cancelled(self, request: Request) -> bool:
+        """Tell whether this worker has heard that a request was cancelled."""
+        return request.identity in self._cancelled
+
     def route(self) -> Send:
         """Choose the way of one request's events: one for all, so that they keep their order."""
         return self._producer.route(self._in_hand())
 
     async def run(self, record: Record, request: Request, send: Send) -> Outcome:
         """Run the handler on a record; every way it can end is an outcome."""
+        if self._tracer is None:
+            return await self._run(record, request, send)
+        name, given = request.request_id, request.trace
+        with tracing.process(self._tracer, record.topic, name, given) as ended:
+            outcome = await self._run(record, request, send)
+            ended.append(outcome.event)
+        return outcome
+
+    async def _run(self, record: Record, request: Request, send: Send) -> Outcome:
         if request.deadline_ms is not None and self._clock.now_ms() >= request.deadline_ms:
             return Outcome(event=Event.EXPIRED)
         try:
             value = self._service.decode(record.value)
         except RecordError as unreadable:
             return _failure(unreadable.code, str(unreadable))
-        context = self._context(request, send)
+        names = self._service.forward
+        context = self._context(request, send, read_record(names, record.headers) if names else {})
         with self._seconds.time():
             try:
-                return await self._handle(value, context, request, send)
+                outcome = await self._handle(value, context, request, send)
             except asyncio.CancelledError as error:
                 task = asyncio.current_task()
                 if task is not None and task.cancelling():
                     raise
-                return _refusal(RuntimeError(f"the handler was cancelled: {error}"), request)
+                outcome = _refusal(RuntimeError(f"the handler was cancelled: {error}"), request)
             except Exception as error:  # noqa: BLE001 - whatever a handler raises ends its request, not the worker
-                return _refusal(error, request)
+                outcome = _refusal(error, request)
+        return self._with_headers(outcome, context) if context.reply_headers else outcome
+
+    def _with_headers(self, outcome: Outcome, context: Context) -> Outcome:
+        """Add what the handler said in headers; what cannot go through is logged."""
+        taken, dropped = take_reply(self._service.returned, list(context.reply_headers.items()))
+        for why in dropped:
+            _log.warning("reply-header-dropped", request_id=context.request_id, why=why)
+        return replace(outcome, headers=taken)
 
     async def deliver(self, request: Request, outcome: Outcome, send: Send) -> bool:
         """Write the last event and wait until it is in Kafka; patient while Kafka is away.
@@ -137,7 +168,9 @@ class Attempts:
         Returns:
             Whether it is written. False: its topic or partition does not exist.
         """
-        return await self._write(send, request, outcome.event, outcome.value, outcome.count)
+        return await self._write(
+            send, request, outcome.event, outcome.value, outcome.count, outcome.headers
+        )
 
     async def _handle(
         self, value: object, context: Context, request: Request, send: Send
@@ -145,9 +178,9 @@ class Attempts:
         left_s = min(context.deadline_s, self._service.worker.timeout_s)
         if self._handler.stream is not None:
             parts = self._handler.stream(value, context)
-            return await self._stream(parts, context, request, left_s, send)
+            return await self._stream(parts, request, left_s, send)
         if self._handler.thread is not None:
-            return await self._thread(self._handler.thread(value, context), context, left_s)
+            return await self._thread(self._handler.thread(value, context), left_s)
         if self._handler.call is None:
             raise TypeError("a handler is one of three")
         limit = asyncio.timeout(left_s)
@@ -157,22 +190,19 @@ class Attempts:
         except TimeoutError:
             if not limit.expired():
                 raise
-            return self._overrun(context)
+            return self._overrun(left_s)
         return self._completed(reply)
 
-    async def _thread(
-        self, running: "asyncio.Future[object]", context: Context, left_s: float
-    ) -> Outcome:
+    async def _thread(self, running: "asyncio.Future[object]", left_s: float) -> Outcome:
         done, _ = await asyncio.wait([running], timeout=left_s)
         if not done:
-            overrun = self._overrun(context)
+            overrun = self._overrun(left_s)
             return Outcome(event=overrun.event, value=overrun.value, leftover=running)
         return self._completed(running.result())
 
     async def _stream(
         self,
         parts: AsyncIterator[object],
-        context: Context,
         request: Request,
         left_s: float,
         send: Send,
@@ -188,7 +218,7 @@ class Attempts:
         except TimeoutError:
             if not limit.expired():
                 raise
-            return self._overrun(context)
+            return self._overrun(left_s)
         return Outcome(event=Event.COMPLETED, count=count)
 
     def _completed(self, reply: object) -> Outcome:
@@ -196,13 +226,14 @@ class Attempts:
             return Outcome(event=Event.COMPLETED)
         return Outcome(event=Event.COMPLETED, value=self._service.encode_reply(reply))
 
-    def _overrun(self, context: Context) -> Outcome:
-        if context.deadline_s <= 0:
-            return Outcome(event=Event.EXPIRED)
+    def _overrun(self, left_s: float) -> Outcome:
+        """Say which of the two limits it was; the clock may have been corrected since."""
         limit_s = self._service.worker.timeout_s
+        if left_s < limit_s:
+            return Outcome(event=Event.EXPIRED)
         return _failure("handler-timeout", f"the handler ran longer than {limit_s:g} s")
 
-    def _context(self, request: Request, send: Send) -> Context:
+    def _context(self, request: Request, send: Send, headers: dict[str, str]) -> Context:
         deadline_ms = request.deadline_ms
         loop, loop_thread = asyncio.get_running_loop(), threading.get_ident()
 
@@ -222,13 +253,17 @@ class Attempts:
             request_id=request.request_id,
             attempt=request.attempt,
             principal=request.principal,
+            headers=headers,
             replay=request.replay_id,
             seconds_left=seconds_left,
+            was_cancelled=partial(self.was_cancelled, request),
             report=report,
         )
 
     def _progress(self, request: Request, send: Send, fraction: float | None, message: str) -> None:
         if request.reply_to is None or request.correlation is not None:
+            return
+        if self.was_cancelled(request):
             return
         try:
             value = PROGRESS.from_native({"fraction": fraction, "message": message})
@@ -245,12 +280,15 @@ class Attempts:
         event: Event,
         value: bytes | None = None,
         sequence: int | None = None,
+        extra: Sequence[tuple[str, bytes]] = (),
     ) -> bool:
         if request.reply_to is None or (request.correlation is not None and not event.is_last):
             return True
+        if self.was_cancelled(request):  # after its last event nothing is written
+            return True
         pause_s = _FIRST_PAUSE_S
         while True:
-            record = make_reply(request, event, value, sequence=sequence)
+            record = make_reply(request, event, value, sequence=sequence, extra=extra)
             try:
                 self._clock.learn(await send(record))
             except BodyTooLargeError as too_large:

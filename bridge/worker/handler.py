@@ -5,6 +5,7 @@ of a streamed reply. The second parameter, the context, may be left out.
 """
 
 import asyncio
+import contextvars
 import importlib
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -84,6 +85,7 @@ def _uniform(function: Callable[..., object], is_generator: bool, executor: Exec
             raise RuntimeError("the handler raised StopIteration") from error
 
     def in_thread(request: object, context: Context) -> "asyncio.Future[object]":
-        return asyncio.get_running_loop().run_in_executor(executor, finish, request, context)
+        run = contextvars.copy_context().run  # what the handler calls finds its span
+        return asyncio.get_running_loop().run_in_executor(executor, run, finish, request, context)
 
     return Handler(thread=in_thread)

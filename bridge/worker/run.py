@@ -9,7 +9,7 @@ import structlog
 
 from bridge import metrics
 from bridge.envelope import Record, Request, parse_request
-from bridge.errors import BridgeError, OperatorError, RecordError, TopicError
+from bridge.errors import BridgeError, OperatorError, RecordError
 from bridge.kafka import (
     Assigned,
     Config,
@@ -19,12 +19,13 @@ from bridge.kafka import (
     Producer,
     Reader,
     Send,
-    describe_topics,
     open_group,
 )
 from bridge.service import Service
 from bridge.worker.answered import Answered, parse_note, read_back
 from bridge.worker.attempt import Attempts, Clock, Outcome
+from bridge.worker.begin import find_lanes
+from bridge.worker.cancelled import Cancelled
 from bridge.worker.handler import Handler
 from bridge.worker.partition import REFRESH_S, Partition, find_positions
 
@@ -47,11 +48,13 @@ class Clients:
         config: librdkafka settings.
         producer: Writes events.
         reader: Reads the reply log back.
+        cancelled: What has been cancelled.
     """
 
     config: Config
     producer: Producer
     reader: Reader
+    cancelled: Cancelled
 
 
 class Worker:
@@ -80,8 +83,14 @@ class Worker:
         self._grace_s = grace_s
         self._clock = Clock(own_ms)
         self._attempts = Attempts(
-            service, handler, clients.producer, self._clock, lambda: self._in_hand
+            service,
+            handler,
+            clients.producer,
+            self._clock,
+            lambda: self._in_hand,
+            clients.cancelled.of(service.name),
         )
+        self._wait_cancelled = clients.cancelled.wait_read
         self._answered = Answered(service.worker.dedupe_s)
         self._partitions: dict[Place, Partition] = {}
         self._keys: dict[bytes, deque[tuple[Partition, Record]]] = {}
@@ -127,24 +136,9 @@ class Worker:
         return not stop.is_set()
 
     async def _start(self) -> None:
-        await self._find_topics()
+        self._lanes = await find_lanes(self._config, self._service)
         await self._attempts.learn_time()
-
-    async def _find_topics(self) -> None:
-        """Wait until Kafka answers, and learn the lanes of the reply topic."""
-        while True:
-            try:
-                found = await describe_topics(self._config)
-            except BridgeError as trouble:
-                _log.warning("kafka-away", why=str(trouble))
-                await asyncio.sleep(RETRY_S)
-                continue
-            replies = self._service.replies_topic
-            for topic in (self._service.requests_topic, replies):
-                if topic not in found:
-                    raise TopicError(f"{topic} does not exist: run `kbridge topics apply`")
-            self._lanes = [(replies, lane) for lane in range(found[replies])]
-            return
+        await self._wait_cancelled()
 
     # What the group tells ------------------------------------------------------------------
 
@@ -302,9 +296,10 @@ class Worker:
             _log.error("record-unreadable", why=str(unreadable), **place)
             return "unreadable"
         await self._slots.acquire()  # the handler's: to write its answer needs none
-        if partition.is_gone or request.identity in self._answered:
+        over = self._find_over(request)
+        if partition.is_gone or over is not None:
             self._slots.release()
-            return None if partition.is_gone else "skipped"
+            return None if partition.is_gone else over
         partition.begin()
         try:
             send = self._attempts.route()
@@ -314,6 +309,13 @@ class Worker:
             return await self._deliver(request, outcome, send)
         finally:
             partition.end()
+
+    def _find_over(self, request: Request) -> str | None:
+        """Say how a request has ended already, if it has."""
+        if self._attempts.was_cancelled(request):
+            _log.info("cancelled-before-work", request_id=request.request_id)
+            return "cancelled"
+        return "skipped" if request.identity in self._answered else None
 
     async def _run(
         self, partition: Partition, record: Record, request: Request, send: Send
@@ -345,6 +347,9 @@ class Worker:
     async def _deliver(self, request: Request, outcome: Outcome, send: Send) -> str:
         if request.identity in self._answered:
             return outcome.event.value
+        if self._attempts.was_cancelled(request):  # late: its last event would mean nothing
+            _log.info("cancelled-at-work", request_id=request.request_id)
+            return "cancelled"
         is_written = await self._attempts.deliver(request, outcome, send)
         self._answered.add([request.identity], now_ms=self._clock.now_ms())
         return outcome.event.value if is_written else "undeliverable"

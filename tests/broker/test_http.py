@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from tests import bad_input
-from tests.broker.conftest import Asked
+from tests.broker.conftest import ASKED, Asked
 from tests.stack import post
 
 pytestmark = pytest.mark.timeout(120)
@@ -42,6 +42,22 @@ def test_when_the_wait_is_over_the_work_goes_on(asked: Asked) -> None:
 
     assert (answer.status_code, at_once.status_code, found.status_code) == (202, 202, 200)
     assert at_once.headers["bridge-state"] == "accepted"
+
+
+def test_repeated_headers_of_a_look_up_are_one_list(asked: Asked) -> None:
+    answer = post(asked.url, asked.name("echo"), {"text": "x"})
+    name = answer.headers["request-id"]
+    url = f"{asked.url}/v1/services/{asked.name('echo')}/requests/{name}"
+    accepts = [("accept", "text/html"), ("accept", "application/json")]
+
+    found = httpx.get(url, headers=[*accepts, ("prefer", "later"), ("prefer", "wait=1")])
+    cancelled = httpx.delete(url, headers=accepts)
+    ids = [("last-event-id", "0"), ("last-event-id", "1")]
+    told = httpx.get(f"{url}/events", headers=ids)
+
+    assert (found.status_code, found.headers["preference-applied"]) == (200, "wait=1")
+    assert cancelled.json()["code"] == "already-ended"
+    assert (told.status_code, told.json()["code"]) == (400, "malformed-header")
 
 
 def test_another_replica_follows_a_lane_for_as_long_as_someone_waits(asked: Asked) -> None:
@@ -185,6 +201,8 @@ def test_headers_are_read_strictly_where_they_matter(
     ("method", "path", "status", "code"),
     [
         ("GET", "/nothing/here", 404, "not-found"),
+        ("POST", "/v1/services/ECHO/requests/", 404, "not-found"),
+        ("GET", "/v1/services/", 404, "not-found"),
         ("GET", "/v1/services/none", 404, "unknown-service"),
         ("POST", "/v1/services/none/requests", 404, "unknown-service"),
         ("PUT", "/v1/services/none/requests", 405, "method-not-allowed"),
@@ -198,6 +216,13 @@ def test_headers_are_read_strictly_where_they_matter(
             "unknown-request",
         ),
         ("GET", "/v1/services/ECHO/requests/x?partition=a&since_ms=1", 400, "malformed-header"),
+        ("GET", "/v1/services/ECHO/requests/x?partition=²&since_ms=1", 400, "malformed-header"),
+        (
+            "GET",
+            f"/v1/services/ECHO/requests/x?partition=1&since_ms={1 << 63}",
+            400,
+            "malformed-header",
+        ),
         ("GET", "/v1/services/ECHO/requests/x?partition=1&since_ms=1", 410, "gone"),
         ("GET", "/v1/services/ECHO/requests/%ff%00", 404, "unknown-request"),
     ],
@@ -209,6 +234,13 @@ def test_what_is_not_there_is_said_so(
 
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("schema_id", ["x", "²", "0", "9" * 30])
+def test_no_other_schema_id_has_a_schema(asked: Asked, schema_id: str) -> None:
+    answer = httpx.get(f"{asked.url}/schemas/ids/{schema_id}")
+
+    assert (answer.status_code, answer.json()["error_code"]) == (404, 40403)
 
 
 def test_a_body_beyond_the_limit_is_refused_while_it_comes(asked: Asked) -> None:
@@ -239,7 +271,7 @@ def test_documents_describe_every_service(asked: Asked) -> None:
     page = httpx.get(asked.url + "/docs").text
     directory = httpx.get(asked.url + "/v1/services").json()["services"]
 
-    names = {asked.name(name) for name in ("echo", "threaded", "count", "oneway", "everything")}
+    names = {asked.name(name) for name in ASKED}
     assert openapi["openapi"] == "3.1.0"
     operation = openapi["paths"][f"/v1/services/{asked.name('echo')}/requests"]["post"]
     schema = operation["requestBody"]["content"]["application/json"]["schema"]

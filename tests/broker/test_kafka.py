@@ -8,12 +8,17 @@ import pytest
 from bridge.envelope import Record
 from bridge.errors import BodyTooLargeError, BrokerDownError, OutcomeUnknownError, TopicError
 from bridge.kafka import (
+    Backlog,
+    Producer,
+    Send,
     Shape,
     apply_topics,
     check_topics,
+    open_groups,
     open_lanes,
     open_producer,
     open_reader,
+    open_tail,
 )
 
 pytestmark = pytest.mark.timeout(60)
@@ -46,6 +51,35 @@ async def test_a_record_is_acknowledged_with_its_place_and_the_brokers_time(
     assert (first.partition, first.offset, second.offset) == (0, 0, 1)
     assert first.is_broker_time
     assert second.timestamp_ms >= first.timestamp_ms
+
+
+@pytest.mark.parametrize("headers", [0, 100])
+async def test_what_is_checked_to_be_small_enough_is_taken(
+    kafka: str, topic: str, headers: int
+) -> None:
+    named = [(f"h{number}", b"v") for number in range(headers)]
+
+    def of(size: int) -> Record:
+        return Record(topic=topic, key=b"k", value=b"x" * size, headers=named, partition=0)
+
+    async with open_producer(config(kafka)) as producer:
+        size = 1_000_000
+        while not is_small_enough(producer, of(size)):
+            size -= 1
+        placed = await producer.route(0)(of(size))
+        with pytest.raises(BodyTooLargeError):
+            await producer.route(0)(of(1_000_000))
+
+    assert placed.partition == 0
+    assert 900_000 < size < 1_000_000
+
+
+def is_small_enough(producer: Producer, checked: Record) -> bool:
+    try:
+        producer.check_size(checked)
+    except BodyTooLargeError:
+        return False
+    return True
 
 
 @pytest.mark.parametrize(
@@ -160,6 +194,106 @@ async def test_topics_are_made_once_and_compared(kafka: str) -> None:
     assert wrong.wrong == [f"{name} has 3 partitions: want 4"]
 
 
+async def test_a_topic_that_would_lose_what_it_is_for_is_told(kafka: str) -> None:
+    name = f"t-{secrets.token_hex(6)}"
+    wanted = {
+        "cleanup.policy": "delete",
+        "message.timestamp.type": "LogAppendTime",
+        "retention.ms": "7200000",
+    }
+    made = {"cleanup.policy": "compact", "retention.ms": "3600000"}
+    await apply_topics(config(kafka), [Shape(name=name, partitions=1, settings=made)])
+
+    found = await check_topics(config(kafka), [Shape(name=name, partitions=1, settings=wanted)])
+
+    assert found.wrong == [
+        f"{name} has cleanup.policy=compact: want delete",
+        f"{name} has message.timestamp.type=CreateTime: want LogAppendTime",
+    ]
+    assert any(f"{name} keeps records for retention.ms=3600000" in each for each in found.warnings)
+
+
 async def test_a_kafka_that_is_not_there_is_said_in_one_line() -> None:
     with pytest.raises(BrokerDownError, match=r"no Kafka answers at 127\.0\.0\.1:1"):
         await check_topics({"bootstrap.servers": "127.0.0.1:1"}, [])
+
+
+async def test_a_tail_reads_what_is_there_tells_its_end_and_goes_on(kafka: str, topic: str) -> None:
+    found: list[Record] = []
+    at_end, all_there = asyncio.Event(), asyncio.Event()
+
+    def take(records: list[Record]) -> None:
+        found.extend(records)
+        if len(found) == 2501:
+            all_there.set()
+
+    async with open_producer(config(kafka)) as producer:
+        send = producer.route(1000)
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(2500):
+                tasks.create_task(_send(send, record(topic, b"%d" % number, number % 2)))
+        async with open_tail(
+            config(kafka), [(topic, 0), (topic, 1)], take, since_ms=0, at_end=at_end.set
+        ):
+            await at_end.wait()
+            read = len(found)
+            await send(record(topic, b"late"))
+            await all_there.wait()
+
+    assert read == 2500
+    numbers = [[int(r.value or b"") for r in found[:2500] if r.partition == n] for n in (0, 1)]
+    assert [len(one) for one in numbers] == [1250, 1250]
+    assert all(one == sorted(one) for one in numbers)
+    assert found[-1].value == b"late"
+
+
+async def test_a_tail_starts_at_its_time(kafka: str, topic: str) -> None:
+    found: list[Record] = []
+    at_end = asyncio.Event()
+    async with open_producer(config(kafka)) as producer:
+        send = producer.route(0)
+        await send(record(topic, b"old"))
+        await asyncio.sleep(0.02)
+        placed = await send(record(topic, b"new"))
+        for since_ms in (placed.timestamp_ms, placed.timestamp_ms + 60_000):
+            at_end.clear()
+            async with open_tail(
+                config(kafka), [(topic, 0)], found.extend, since_ms=since_ms, at_end=at_end.set
+            ):
+                await at_end.wait()
+
+    assert [one.value for one in found] == [b"new"]
+
+
+async def test_a_tail_of_a_topic_that_is_not_there_is_refused(kafka: str) -> None:
+    with pytest.raises(TopicError, match="topics apply"):
+        async with open_tail(config(kafka), [("t-nowhere", 0)], lambda _: None, since_ms=0):
+            pass
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the library warns of its own class
+async def test_a_group_that_cannot_be_seen_hides_no_other(kafka: str, topic: str) -> None:
+    nowhere = f"no-{secrets.token_hex(4)}"
+    async with open_producer(config(kafka)) as producer:
+        await producer.route(0)(record(topic, b"x"))
+
+    async with open_groups(config(kafka)) as groups:
+        found = await groups.look({f"g-{nowhere}": (nowhere, 1), f"g-{topic}": (topic, 1)})
+        with pytest.raises(BrokerDownError):
+            await groups.look({f"g-{nowhere}": (nowhere, 1)})
+
+    assert found == {f"g-{topic}": Backlog(members=0, committed={0: 0}, ends={0: 1})}
+
+
+async def _send(send: Send, wanted: Record) -> None:
+    await send(wanted)
+
+
+async def test_new_topics_can_be_used_at_once(kafka: str) -> None:
+    """Right after its creation a partition's leader once refused whoever was quick."""
+    for _ in range(3):
+        name = f"t-{secrets.token_hex(6)}"
+        await apply_topics(config(kafka), [Shape(name=name, partitions=100)])
+        lanes = [(name, number) for number in range(100)]
+        async with open_lanes(config(kafka), lanes, lambda _: None):
+            pass

@@ -81,25 +81,6 @@ def test_a_worker_that_stops_finishes_what_it_has_in_hand_and_exits_with_0(stack
     assert ingress.stop() == 0
 
 
-def test_an_ingress_that_stops_tells_its_waiters_where_their_reply_will_be(stack: Stack) -> None:
-    stack.make_services("echo")
-    stack.start_worker("echo")
-    ingress, url = stack.start_ingress()
-
-    with ThreadPoolExecutor(1) as threads:
-        body = {"text": "w", "sleep_s": 3, "do": "progress"}
-        asked = threads.submit(post, url, stack.name("echo"), body, timeout_s=30)
-        until(lambda: _is_begun(url), timeout_s=10, what="the handler has begun")
-        assert ingress.stop() == 0
-        answer = asked.result()
-
-    assert answer.status_code == 202
-    assert answer.elapsed.total_seconds() < 2.5  # the handler takes 3 s
-    _, url = stack.start_ingress()
-    found = httpx.get(url + answer.headers["location"], headers={"prefer": "wait=20"}, timeout=30)
-    assert found.status_code == 200
-
-
 def test_a_worker_that_was_stopped_for_longer_than_its_session_goes_on(stack: Stack) -> None:
     """Once it never committed again: an acknowledgement that was owed to nobody blocked the next."""
     stack.make_services("echo")

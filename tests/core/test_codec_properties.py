@@ -106,6 +106,28 @@ def test_any_bytes_are_a_value_or_a_record_error(data: st.DataObject) -> None:
 
 
 @patient
+@given(st.data())
+def test_avro_that_others_wrote_becomes_what_json_of_the_same_content_becomes(
+    data: st.DataObject,
+) -> None:
+    source = data.draw(schemas())
+    schema = load(source)
+    framed = schema.from_native(data.draw(values(source)))
+    written = data.draw(st.just(framed[5:]) | st.binary(max_size=40) | mutated(framed[5:]))
+
+    try:
+        ours, value = schema.from_binary(written, is_framed=False)
+    except InvalidPayloadError:
+        with pytest.raises(RecordError):
+            schema.decode(framed[:5] + written)
+        return
+
+    assert schema.decode(framed[:5] + written) == value
+    assert schema.from_json(parse_json(render_json(value))) == ours
+    assert schema.from_binary(framed[:5] + written, is_framed=True) == (ours, value)
+
+
+@patient
 @given(schemas(logical=False))
 def test_the_canonical_form_is_avros_where_no_logical_type_is(source: Json) -> None:
     assert load(source).canonical == to_parsing_canonical_form(source)

@@ -2,6 +2,7 @@
 
 import contextlib
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -69,7 +70,10 @@ def test_accepted_says_the_deadline_and_who_asked() -> None:
 
     reply = parse_reply(make_reply(request, Event.ACCEPTED))
 
-    assert reply == Reply(request_id=ID, event=Event.ACCEPTED, deadline_ms=12, principal="ann")
+    assert reply is not None
+    assert msgspec.structs.replace(reply, headers=[]) == Reply(
+        request_id=ID, event=Event.ACCEPTED, deadline_ms=12, principal="ann"
+    )
 
 
 def test_spring_is_understood_and_answered_in_kind() -> None:

@@ -13,6 +13,44 @@ def reply(
     return Reply(request_id="r", event=event, offset=offset, generation=generation, sequence=part)
 
 
+def of(principal: str | None, event: Event, offset: int = 0) -> Reply:
+    return Reply(request_id="r", event=event, offset=offset, principal=principal)
+
+
+def test_another_principals_log_is_as_if_it_were_not_there() -> None:
+    log = ReplyLog("ann")
+
+    log.take(of("ben", Event.ACCEPTED))
+    log.take(of("ben", Event.COMPLETED, offset=1))
+
+    assert (log.is_seen, log.accepted, log.last) == (False, None, None)
+
+
+def test_a_log_that_does_not_say_whose_it_is_is_nobodys() -> None:
+    log = ReplyLog("ann")
+
+    log.take(of(None, Event.COMPLETED))
+
+    assert not log.is_seen
+
+
+def test_one_event_tells_whose_the_whole_log_is() -> None:
+    log = ReplyLog("ann")
+
+    log.take(of(None, Event.COMPLETED, offset=1))
+    log.take(of("ann", Event.ACCEPTED, offset=2))
+
+    assert (log.is_seen, log.state) == (True, "completed")
+
+
+def test_without_principals_every_log_is_seen() -> None:
+    log = ReplyLog()
+
+    log.take(of("ben", Event.COMPLETED))
+
+    assert log.is_seen
+
+
 def test_the_first_last_event_counts_in_whatever_order_it_is_told() -> None:
     log = ReplyLog()
 
@@ -81,3 +119,13 @@ def test_the_order_of_telling_does_not_matter(events: list[Reply]) -> None:
 
     assert log.last is not None
     assert (log.last.offset, log.parts[0].offset, log.state) == (4, 2, "completed")
+
+
+def test_the_highest_generation_that_was_told_of_is_known() -> None:
+    log = ReplyLog()
+
+    log.take(reply(Event.ACCEPTED, offset=0))
+    log.take(reply(Event.PROGRESS, offset=1, generation=2))
+    log.take(reply(Event.PROGRESS, offset=2, generation=1))
+
+    assert log.generation == 2

@@ -67,6 +67,21 @@ def test_every_setting_has_a_default() -> None:
     )
     assert (greeter.kind, greeter.key, greeter.wait_s, greeter.deadline_s) == ("one", None, 30, 300)
     assert (greeter.effects, greeter.http_errors) == ("idempotent", {})
+    assert (greeter.forward, greeter.returned) == ((), ())
+
+
+def test_headers_that_may_not_go_through_are_named_by_their_place() -> None:
+    with pytest.raises(ContractError) as refused:
+        load('[http]\nforward = ["x-a", "cookie"]\nreturn = ["Location", "x-a", "x-a"]')
+
+    assert "http.forward.1 = 'cookie': this header is never passed on" in str(refused.value)
+    assert "http.return.0 = 'Location': want the name" in str(refused.value)
+
+
+def test_headers_that_go_through_are_listed() -> None:
+    greeter = load('[http]\nforward = ["x-a"]\nreturn = ["x-b", "x-c"]')
+
+    assert (greeter.forward, greeter.returned) == (("x-a",), ("x-b", "x-c"))
 
 
 def test_every_setting_can_be_set() -> None:
@@ -199,6 +214,41 @@ def test_a_key_is_text_in_utf8_or_a_decimal_number(key: str, body: Any, want: by
     assert load(f'key = "{key}"').key_of(body) == want
 
 
+@pytest.mark.parametrize("key", ["name", "number", "suit", "uuid"])
+def test_avro_has_the_key_that_json_of_the_same_content_has(key: str) -> None:
+    service = load(f'key = "{key}"')
+    body = {"name": "é", "number": -5, "uuid": "ABCDEF00-0000-0000-0000-000000000000"}
+    framed = service.encode(body)
+
+    assert service.take_binary(framed, is_framed=True) == (framed, service.key_of(body))
+    assert service.take_binary(framed[5:], is_framed=False) == (framed, service.key_of(body))
+
+
+def test_an_array_in_blocks_is_stored_as_it_would_be_written_here() -> None:
+    service = load(request={"type": "array", "items": "int"})
+    in_blocks = bytes([2, 10, 1, 2, 12, 0])  # one item; then one with its size in bytes
+
+    assert service.take_binary(in_blocks, is_framed=False) == (service.encode([5, 6]), None)
+
+
+@pytest.mark.parametrize(
+    ("is_framed", "data", "reason"),
+    [
+        (False, b"", "as Avro: the value of 5 bytes ends too early"),
+        (False, b"\x02a\x00", "as Avro: 1 bytes follow the value: want none"),
+        (True, b"\x02a", "as Avro: the value starts with 0261: want 00 and a schema ID"),
+        (True, b"\0\0\0\0\x01\x02a", "as Avro: schema ID 1: want "),
+    ],
+)
+def test_bytes_that_are_not_exactly_one_value_are_refused(
+    is_framed: bool, data: bytes, reason: str
+) -> None:
+    with pytest.raises(InvalidPayloadError) as refused:
+        load(request={"type": "string"}).take_binary(data, is_framed=is_framed)
+
+    assert refused.value.violations[0].reason.startswith(reason)
+
+
 def test_without_a_key_there_is_none() -> None:
     assert load().key_of({"name": "a"}) is None
 
@@ -254,3 +304,12 @@ def test_the_wire_constants_are_those_of_the_contract() -> None:
         '{"name":"bridge.Progress","type":"record","fields":['
         '{"name":"fraction","type":["null","double"]},{"name":"message","type":"string"}]}'
     )
+
+
+def test_a_reply_without_its_frame_is_read_first() -> None:
+    framed = load().encode_reply({"greeting": "hi"})
+
+    assert load().give_binary(framed) == b"\x04hi"
+    for unreadable in (None, framed + b"\0", b"\0\0\0\0\1\x04hi"):
+        with pytest.raises(RecordError):
+            load().give_binary(unreadable)

@@ -39,6 +39,14 @@ def test_librdkafka_settings_pass_through_and_secrets_come_from_files() -> None:
     }
 
 
+def test_a_bad_file_of_keys_is_told_by_its_line_and_not_shown() -> None:
+    with pytest.raises(SettingsError) as refused:
+        load({"BRIDGE_API_KEYS_FILE": "/keys"}, {"/keys": "\n# keys\nkb_a_hush\n"}.__getitem__)
+
+    assert "BRIDGE_API_KEYS, line 3: it has 1 words" in str(refused.value)
+    assert "hush" not in str(refused.value)
+
+
 def test_all_problems_are_told_at_once() -> None:
     with pytest.raises(SettingsError) as refused:
         load({"BRIDGE_PORT": "70000", "BRIDGE_PROT": "1", "BRIDGE_KAFKA_FILE": "/none"}, no_file)

@@ -11,4 +11,5 @@ def handle(request: dict[str, object], context: Context) -> dict[str, object]:
     assert isinstance(sleep_s, float)
     context.progress(None, "from a thread")
     time.sleep(sleep_s)
-    return {"text": request["text"], "request_id": context.request_id, "pid": os.getpid()}
+    text = f"{context.deadline_s}" if request["do"] == "deadline" else request["text"]
+    return {"text": text, "request_id": context.request_id, "pid": os.getpid()}

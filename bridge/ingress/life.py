@@ -1,0 +1,106 @@
+"""What one ingress process is made of, opened and closed together."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass
+
+from bridge.ingress.ask import Ingress
+from bridge.ingress.claims import Claims
+from bridge.ingress.events import Streams
+from bridge.ingress.index import Index
+from bridge.ingress.lanes import Followers, Lanes
+from bridge.ingress.limits import Limits
+from bridge.ingress.load import Load
+from bridge.ingress.look import Lookups
+from bridge.ingress.room import Room
+from bridge.kafka import (
+    Config,
+    Producer,
+    Reader,
+    delivery_timeout_ms,
+    open_groups,
+    open_producer,
+    open_reader,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Clients:
+    config: Config
+    producer: Producer
+    reader: Reader
+    index: Index
+
+
+@asynccontextmanager
+async def open_ingress(
+    config: Config,
+    lanes: Lanes,
+    limits: Limits,
+    *,
+    chance: Callable[[], int],
+    probe_s: float,
+) -> AsyncIterator[Ingress]:
+    """Open Kafka clients and hold the lanes for as long as the block.
+
+    Args:
+        config: librdkafka settings.
+        lanes: Own lanes and broker time.
+        limits: What is granted.
+        chance: Draws 62 random bits.
+        probe_s: Seconds between probes of the own lanes.
+    """
+    with closing(Index(limits.claims_dir)) as index:
+        async with (
+            open_producer(config, grace_s=limits.grace_s, on_down=lanes.doubt) as producer,
+            open_reader(config) as reader,
+            open_groups(config) as groups,
+            asyncio.TaskGroup() as tasks,
+        ):
+            clients = _Clients(config, producer, reader, index)
+            room = Room(limits.waiters)
+            ingress = _assemble(clients, lanes, room, limits, chance)
+            watching = (
+                lanes.run(producer, room.take, probe_s=probe_s),
+                ingress.load.run(groups),
+                ingress.claims.run(config),
+                room.watch(),
+            )
+            running = [tasks.create_task(each) for each in watching]
+            yield ingress
+            ingress.release()
+            for task in running:
+                task.cancel()
+
+
+def _assemble(
+    clients: _Clients, lanes: Lanes, room: Room, limits: Limits, chance: Callable[[], int]
+) -> Ingress:
+    load = Load(lanes.services, lanes, chance=chance, no_worker_s=limits.no_worker_s)
+    claims = Claims(
+        producer=clients.producer,
+        load=load,
+        room=room,
+        index=clients.index,
+        heal_after_ms=2 * delivery_timeout_ms(clients.config),
+    )
+    followers = Followers(clients.config, room.take)
+    lookups = Lookups(
+        reader=clients.reader,
+        producer=clients.producer,
+        lanes=lanes,
+        followers=followers,
+        room=room,
+        limits=limits,
+        healed_ms=clients.index.healed_ms,
+    )
+    return Ingress(
+        producer=clients.producer,
+        load=load,
+        claims=claims,
+        room=room,
+        streams=Streams(clients.reader, followers, room, lookups, keep_alive_s=limits.keep_alive_s),
+        limits=limits,
+        chance=chance,
+    )

@@ -1,0 +1,372 @@
+"""HTTP/1.1 on one connection: uvicorn's protocol, with the limits and the strictness that it lacks.
+
+uvicorn with httptools takes heads of any size, waits for a slow client for ever, and reads on when
+an answer has been given. The parser (llhttp) refuses most of what two parsers could read
+differently; what it lets through and a proxy might not is refused here. After a refusal nothing
+more is read from the connection, so that no byte of one request can be taken for another.
+
+Per request this costs a few comparisons in the parser's callbacks. There is one timer to a
+connection, and none is set while requests come whole.
+"""
+
+import asyncio
+import math
+import re
+from enum import Enum
+from typing import Any, ClassVar
+
+import httptools
+import structlog
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
+
+from bridge import metrics
+from bridge.errors import (
+    BridgeError,
+    HeadersTooLargeError,
+    MalformedRequestError,
+    OverloadedError,
+    RequestTimeoutError,
+    UriTooLongError,
+)
+from bridge.ingress import problem
+from bridge.ingress.limits import Limits
+
+_log = structlog.get_logger("bridge.ingress")
+
+READ_BYTES = 32_768
+"""Most that is read from a socket at once (uvloop's own buffer has 256,000)."""
+AHEAD_BYTES = 16_384
+"""A body is read no further while so much of it waits for the application: so nobody can send 64 KiB
+more than the application takes."""
+LINGER_S = 1.0
+"""So long a client that is still sending has to read its refusal before the connection is reset."""
+LOG_S = 10.0
+"""Refused connections are logged together, one line in so many seconds."""
+
+_HOST = re.compile(rb"[A-Za-z0-9._~%:\[\]-]{0,255}\Z")
+_SPECIAL = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect"})
+_LONG = "/requests/batch"
+"""The path whose bodies may go on for as long as they move: a batch of any number of lines."""
+
+
+class _Part(Enum):
+    """What of a request is being received."""
+
+    NOTHING = 0
+    HEAD = 1
+    BODY = 2
+
+
+class Refusals:
+    """What was refused on connections, logged together: a flood of them must not become one of lines."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._until_s = 0.0
+
+    def note(self, error: BridgeError, loop: asyncio.AbstractEventLoop) -> None:
+        """Count one; the first is logged at once, the others with the next line."""
+        metrics.HUNG_UP.labels(error.code).inc()
+        self._count += 1
+        now_s = loop.time()
+        if now_s >= self._until_s:
+            _log.warning("refused", count=self._count, latest=error.code, detail=str(error)[:200])
+            self._count, self._until_s = 0, now_s + LOG_S
+
+
+class _Transport:
+    """A transport that, on closing, first lets a client that is still sending read its answer.
+
+    Closing a socket with unread bytes resets the connection, and the answer may be lost with it.
+    """
+
+    __slots__ = ("_connection", "_inner", "_is_closing")
+
+    def __init__(self, inner: asyncio.Transport, connection: "Connection") -> None:
+        self._inner = inner
+        self._connection = connection
+        self._is_closing = False
+
+    def write(self, data: bytes) -> None:
+        if not self.is_closing():  # else nobody is there to be answered
+            self._inner.write(data)
+
+    def close(self) -> None:
+        if self._is_closing:
+            return
+        self._is_closing = True
+        if not self._connection.is_receiving:
+            self._inner.close()
+            return
+        self._connection.flow.pause_reading()
+        self._inner.write_eof()
+        self._connection.loop.call_later(LINGER_S, self._inner.close)
+
+    def is_closing(self) -> bool:
+        return self._is_closing or self._inner.is_closing()
+
+    def get_extra_info(self, name: str) -> Any:
+        return self._inner.get_extra_info(name)
+
+
+class Connection(HttpToolsProtocol):
+    """One connection; `limits` and `refusals` are its process's."""
+
+    limits: ClassVar[Limits]
+    refusals: ClassVar[Refusals]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._part = _Part.NOTHING
+        self._answering: RequestResponseCycle | None = None
+        self._due_s: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_deaf = False
+        self._is_long = False
+        self._hosts = 0
+        self._is_chunked = False
+        self._header_bytes = 0
+        self._head_bytes = 0
+        self._body_bytes = self._length = 0
+
+    @property
+    def is_receiving(self) -> bool:
+        """Whether a request has begun to come and is not here yet."""
+        return self._part is not _Part.NOTHING
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing would be lost if the connection were closed now."""
+        cycle: RequestResponseCycle | None = self.cycle
+        return not self.is_receiving and (cycle is None or cycle.response_complete)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        """Begin: a head is due. Where too many are connected, one that is idle goes."""
+        super().connection_made(transport)
+        self.transport = _Transport(transport, self)  # type: ignore[assignment]  # what uvicorn uses of one
+        if len(self.connections) > self.limits.connections:
+            self._make_room()
+        self._due_s = self.loop.time() + self.limits.head_s
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End; the timer with it. Whoever answers is told, also with other requests behind its own."""
+        if self._timer is not None:
+            self._timer.cancel()
+        answering = self._answering
+        if answering is not None and not answering.response_complete:
+            answering.disconnected = True  # uvicorn tells the latest request only
+            answering.message_event.set()
+        super().connection_lost(exc)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser; refuse what it or the limits do not take."""
+        if self._is_deaf:
+            return
+        self._unset_keepalive_if_required()
+        refusal: BridgeError | None = None
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:  # not offered, so it is ignored (RFC 9110, 7.8)
+            self._is_deaf = True
+            self.cycle.keep_alive = False
+        except httptools.HttpParserError as error:
+            cause = error.__context__
+            refusal = cause if isinstance(cause, BridgeError) else _malformed(str(error))
+        if refusal is None:
+            refusal = self._after(len(data))
+        if refusal is not None:
+            self._refuse(refusal)
+
+    def eof_received(self) -> None:
+        """Answer a client that says less than it announced; it may still be listening."""
+        if self.is_receiving and not self._is_deaf:
+            self._refuse(_malformed("the request ends before its announced end"))
+
+    def _after(self, size: int) -> BridgeError | None:
+        """See what is still to come, and that a head does not grow without end."""
+        if self._part is _Part.HEAD:
+            self._head_bytes += size
+            if self._head_bytes > self.limits.max_head_bytes + READ_BYTES:
+                return HeadersTooLargeError(
+                    f"the head of the request goes on after {self._head_bytes} bytes"
+                )
+        elif self._part is _Part.BODY:
+            if self._is_long:
+                self._due_s = self.loop.time() + self.limits.body_s
+        elif self._due_s is None and self.is_idle and self.timeout_keep_alive_task is None:
+            self._due_s = self.loop.time() + self.limits.head_s  # blank lines are no request
+        if self._due_s is not None and self._timer is None:
+            self._watch()
+        return None
+
+    # The parser's callbacks: what they raise ends the feeding.
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        super().on_message_begin()
+        self._part = _Part.HEAD
+        self._hosts = self._header_bytes = self._head_bytes = self._body_bytes = self._length = 0
+        self._is_chunked = False
+        if self._due_s is None:
+            self._due_s = self.loop.time() + self.limits.head_s
+
+    def on_url(self, url: bytes) -> None:
+        """Take a piece of the target."""
+        self.url += url
+        if len(self.url) > self.limits.max_uri_bytes:
+            raise UriTooLongError(
+                f"the request target has {len(self.url)} bytes or more: "
+                f"want at most {self.limits.max_uri_bytes}"
+            )
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header field; what comes behind the body is none (RFC 9110, 6.5.1)."""
+        if self._part is not _Part.HEAD:
+            return
+        name = name.lower()
+        if name in _SPECIAL:
+            self._note(name, value)
+        self.headers.append((name, value))
+        self._header_bytes += len(name) + len(value)
+        limits = self.limits
+        if self._header_bytes > limits.max_header_bytes or len(self.headers) > limits.max_headers:
+            raise HeadersTooLargeError(
+                f"{len(self.headers)} header fields of {self._header_bytes} bytes, and perhaps "
+                f"more: want at most {limits.max_headers} of {limits.max_header_bytes} bytes"
+            )
+
+    def on_headers_complete(self) -> None:
+        """Check what makes two readers disagree; then let the application begin."""
+        version = self.parser.get_http_version()
+        if version not in {"1.1", "1.0"}:
+            raise _malformed(f"HTTP version {version}: want 1.1")
+        if self._hosts != 1 and (self._hosts or version == "1.1"):
+            raise _malformed(f"{self._hosts} Host fields: want one")
+        if self._is_chunked and version == "1.0":
+            raise _malformed("Transfer-Encoding in HTTP/1.0: want Content-Length")
+        if self.parser.should_upgrade() and self._left():
+            raise _malformed("Upgrade on a request with a body: want it without")
+        super().on_headers_complete()
+        self._part = _Part.BODY
+        self._is_long = self.scope["path"].endswith(_LONG)
+        self._due_s = self.loop.time() + self.limits.body_s
+
+    def on_message_complete(self) -> None:
+        """End a request: nothing is due until the next begins."""
+        super().on_message_complete()
+        self._part = _Part.NOTHING
+        self._due_s = None
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of the body."""
+        self._body_bytes += len(body)
+        super().on_body(body)
+        if len(self.cycle.body) > AHEAD_BYTES:
+            self.flow.pause_reading()
+
+    def on_response_complete(self) -> None:
+        """Go on to the next request, unless much of this one's body is still to come."""
+        if self._part is _Part.BODY and self._left() > READ_BYTES:
+            self._is_deaf = True
+            self.transport.close()
+        super().on_response_complete()
+
+    def _note(self, name: bytes, value: bytes) -> None:
+        if name == b"host":
+            self._hosts += 1
+            if not _HOST.match(value):
+                raise _malformed("Host is no host: want a name or an address, perhaps with a port")
+        elif name == b"expect":
+            self.expect_100_continue = value.lower() == b"100-continue"
+        elif name == b"content-length":
+            self._length = int(value)  # the parser has checked it
+        elif value.lower() != b"chunked":
+            raise _malformed("Transfer-Encoding: want chunked alone")
+        else:
+            self._is_chunked = True
+
+    def _left(self) -> float:
+        """Return how much of the body is still to come, at most."""
+        return math.inf if self._is_chunked else self._length - self._body_bytes
+
+    # What is due.
+
+    def _watch(self) -> None:
+        if self._due_s is not None:
+            self._timer = self.loop.call_at(self._due_s, self._on_time)
+
+    def _on_time(self) -> None:
+        """Close when what was due is not here; the time may have been moved meanwhile."""
+        self._timer = None
+        if self._due_s is None or self.transport.is_closing():
+            return
+        now_s = self.loop.time()
+        if self.flow.read_paused:  # the application has not taken what is here: no fault of theirs
+            self._due_s = now_s + self.limits.body_s
+        if now_s < self._due_s:
+            self._watch()
+            return
+        part = "the body" if self._part is _Part.BODY else "the head"
+        limit_s = self.limits.body_s if self._part is _Part.BODY else self.limits.head_s
+        late = RequestTimeoutError(f"{part} of the request was not here within {limit_s:g} s")
+        if self.is_receiving:
+            self._refuse(late)
+        else:  # nothing was asked, so nothing is answered
+            self.refusals.note(late, self.loop)
+            self.transport.close()
+
+    def _make_room(self) -> None:
+        """Close an idle connection for this one, or this one."""
+        idle = next(
+            (
+                other
+                for other in self.connections
+                if isinstance(other, Connection)
+                and other is not self
+                and other.is_idle
+                and not other.transport.is_closing()
+            ),
+            None,
+        )
+        if idle is not None:
+            idle.transport.close()
+            return
+        self._refuse(OverloadedError(f"{self.limits.connections} clients are connected already"))
+
+    def _refuse(self, error: BridgeError) -> None:
+        """Say what is wrong, if that can be said here, and hear no more."""
+        self.refusals.note(error, self.loop)
+        self._is_deaf = True
+        cycle: RequestResponseCycle | None = self.cycle
+        is_own = self._part is _Part.BODY
+        if cycle is not None and not is_own and not (cycle.response_complete or self.pipeline):
+            cycle.keep_alive = False  # the request before gets its answer, and is the last one
+            return
+        if cycle is not None and is_own and not cycle.response_started:
+            cycle.disconnected = True  # it waits for the rest of this very body: there is none
+            cycle.message_event.set()
+            is_own = False
+        if not is_own and not self.pipeline:  # else: whose answer would this be?
+            self._write(error)
+        self.transport.close()
+
+    def _write(self, error: BridgeError) -> None:
+        response = problem.render(error)
+        fields = [*response.raw_headers, (b"connection", b"close")]
+        head = b"".join(name + b": " + value + b"\r\n" for name, value in fields)
+        self.transport.write(
+            STATUS_LINE[response.status_code] + head + b"\r\n" + bytes(response.body)
+        )
+
+
+def _malformed(detail: str) -> MalformedRequestError:
+    return MalformedRequestError(f"{detail[:200]}; the connection is closed")
