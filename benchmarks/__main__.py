@@ -27,7 +27,7 @@ PATH = f"/v1/services/{SERVICE}/requests"
 RAW_LINGER_MS = {1: 0}
 """What is best for the raw round trip, measured; 1 ms where not said otherwise."""
 PATIENCE_S = 60.0
-KINDS = ("raw", "echo", "bridge")
+KINDS = ("raw", "echo", "bridge", "keyed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,7 @@ class Bench:
     """What is measured.
 
     Attributes:
-        kinds: Which of `raw`, `echo` and `bridge`.
+        kinds: Which of `raw`, `echo`, `bridge` and `keyed`.
         at_once: Numbers of requests at once.
         rounds: How often each cell is measured.
         seconds: Window of a cell.
@@ -165,14 +165,19 @@ def _measures(bench: Bench, stage: Stage) -> dict[str, Measure]:
             client = ["-m", "benchmarks.raw", "client", *arguments, load(at_once, {"echo": pid})]
             return await run_load(client, log, limit_s)
 
-    async def measure_http(port: int, path: str, at_once: int, watched: Mapping[str, int]) -> Cell:
-        client = ["-m", "benchmarks.load", str(port), path, load(at_once, watched)]
+    async def measure_http(
+        port: int, path: str, at_once: int, watched: Mapping[str, int], *more: str
+    ) -> Cell:
+        client = ["-m", "benchmarks.load", str(port), path, load(at_once, watched), *more]
         return await run_load(client, log, limit_s)
 
     return {
         "raw": measure_raw,
         "echo": lambda at_once: measure_http(stage.echo_port, "/", at_once, {"server": stage.echo}),
         "bridge": lambda at_once: measure_http(stage.bridge_port, PATH, at_once, stage.bridge),
+        "keyed": lambda at_once: measure_http(
+            stage.bridge_port, PATH, at_once, stage.bridge, "keyed"
+        ),
     }
 
 
@@ -189,6 +194,11 @@ def _parse() -> argparse.Namespace:
         "--at-once", type=_numbers, help="requests at once; default 1,32,256, with --profile 32"
     )
     parser.add_argument(
+        "--kinds",
+        type=lambda text: tuple(text.split(",")),
+        help=f"what to measure; default {','.join(KINDS)}, with --profile bridge",
+    )
+    parser.add_argument(
         "--profile",
         choices=["ingress", "worker"],
         help="run the bridge alone, this process under pyinstrument, and print its calls",
@@ -203,7 +213,7 @@ def _main() -> None:
         folder = arguments.keep or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
         bench = Bench(
-            kinds=("bridge",) if arguments.profile else KINDS,
+            kinds=arguments.kinds or (("bridge",) if arguments.profile else KINDS),
             at_once=arguments.at_once or ((32,) if arguments.profile else (1, 32, 256)),
             rounds=1 if arguments.profile else arguments.rounds,
             seconds=arguments.seconds,

@@ -1,13 +1,16 @@
 """The load generator for HTTP: clients that each ask again as soon as they are answered.
 
 Keep-alive HTTP/1.1 over raw sockets; about 20 µs of CPU a request. Run as a process of its own:
-`python -m benchmarks.load PORT PATH LOAD`.
+`python -m benchmarks.load PORT PATH LOAD [keyed]`; keyed: each request has an Idempotency-Key of its own.
 """
 
 import asyncio
 import re
+import secrets
 import sys
 import time
+from collections.abc import Iterator
+from itertools import count, repeat
 from typing import cast
 
 import uvloop
@@ -21,8 +24,8 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 class Client(asyncio.Protocol):
     """One connection with one request under way."""
 
-    def __init__(self, request: bytes, meter: Meter) -> None:
-        self._request = request
+    def __init__(self, requests: Iterator[bytes], meter: Meter) -> None:
+        self._requests = requests
         self._meter = meter
         self._received = b""
         self._asked_s = 0.0
@@ -60,21 +63,29 @@ class Client(asyncio.Protocol):
 
     def _ask(self, transport: asyncio.WriteTransport) -> None:
         self._asked_s = time.perf_counter()
-        transport.write(self._request)
+        transport.write(next(self._requests))
 
 
-async def _run(port: int, path: str, load_text: str) -> None:
-    load = parse_load(load_text)
+def _requests(port: int, path: str, *, is_keyed: bool) -> Iterator[bytes]:
     head = (
         f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncontent-type: application/json\r\n"
-        f"content-length: {len(_BODY)}\r\n\r\n"
-    )
-    request = head.encode() + _BODY
+        f"content-length: {len(_BODY)}\r\n"
+    ).encode()
+    if not is_keyed:
+        yield from repeat(head + b"\r\n" + _BODY)
+    run = secrets.token_hex(8).encode()
+    for number in count():
+        yield b"%bidempotency-key: %b-%d\r\n\r\n%b" % (head, run, number, _BODY)
+
+
+async def _run(port: int, path: str, load_text: str, *, is_keyed: bool) -> None:
+    load = parse_load(load_text)
+    requests = _requests(port, path, is_keyed=is_keyed)
     meter = Meter(load)
     loop = asyncio.get_running_loop()
     clients = []
     for _ in range(load.at_once):
-        _, client = await loop.create_connection(lambda: Client(request, meter), "127.0.0.1", port)
+        _, client = await loop.create_connection(lambda: Client(requests, meter), "127.0.0.1", port)
         clients.append(client)
     for client in clients:
         await client.over
@@ -82,4 +93,4 @@ async def _run(port: int, path: str, load_text: str) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(_run(int(sys.argv[1]), sys.argv[2], sys.argv[3]))
+    uvloop.run(_run(int(sys.argv[1]), sys.argv[2], sys.argv[3], is_keyed=sys.argv[4:] == ["keyed"]))

@@ -15,25 +15,32 @@ _HEAD = f"{'':8}{'at once':>8}{'req/s':>9}{'p50 ms':>9}{'p99 ms':>9}{'CPU ms':>9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expectation:
-    """A ratio of the bridge to the raw round trip, and its bound.
+    """A ratio of one thing to another, and its bound.
 
     Attributes:
+        name, other: Of what to what.
         at_once: At how many requests at once.
         of: `p50` (at most) or `req/s` (at least).
         bound: The bound.
-        trial: What the trial had that the bound comes from.
+        trial: What the trial had that the bound comes from; None: there was none.
     """
 
+    name: str = "bridge"
+    other: str = "raw"
     at_once: int
     of: str
     bound: float
-    trial: float
+    trial: float | None = None
 
+
+_REFERENCES = {"bridge": ("raw", "echo"), "keyed": ("bridge",)}
+"""What each is compared with."""
 
 EXPECTATIONS = (
     Expectation(at_once=1, of="p50", bound=1.5, trial=1.25),
     Expectation(at_once=32, of="req/s", bound=0.45, trial=0.55),
     Expectation(at_once=256, of="req/s", bound=0.17, trial=0.19),
+    Expectation(name="keyed", other="bridge", at_once=32, of="req/s", bound=0.4),
 )
 
 
@@ -58,27 +65,26 @@ def _row(name: str, at_once: int, found: Sequence[Cell]) -> str:
 
 def _ratios(cells: Cells) -> list[str]:
     lines = []
-    for (name, at_once), bridge in cells.items():
-        if name != "bridge":
-            continue
-        for other in ("raw", "echo"):
+    for (name, at_once), found in cells.items():
+        for other in _REFERENCES.get(name, ()):
             if (other, at_once) in cells:
-                lines += _compare(at_once, bridge, other, cells[other, at_once])
+                lines += _compare((name, other, at_once), found, cells[other, at_once])
     return lines
 
 
 def _compare(
-    at_once: int, bridge: Sequence[Cell], other: str, reference: Sequence[Cell]
+    what: tuple[str, str, int], found: Sequence[Cell], reference: Sequence[Cell]
 ) -> list[str]:
-    found = {
-        "p50": _median(bridge, _p50) / _median(reference, _p50),
-        "req/s": _median(bridge, _rate) / _median(reference, _rate),
+    name, other, at_once = what
+    ratios = {
+        "p50": _median(found, _p50) / _median(reference, _p50),
+        "req/s": _median(found, _rate) / _median(reference, _rate),
     }
     lines = []
-    for of, ratio in found.items():
-        line = f"bridge/{other} at {at_once:3}: {of:5} {ratio:5.2f}"
+    for of, ratio in ratios.items():
+        line = f"{name}/{other} at {at_once:3}: {of:5} {ratio:5.2f}"
         for want in EXPECTATIONS:
-            if other == "raw" and (want.at_once, want.of) == (at_once, of):
+            if (want.name, want.other, want.at_once, want.of) == (*what, of):
                 line += f"  {_judge(want, ratio)}"
         lines.append(line)
     return lines
@@ -88,7 +94,8 @@ def _judge(want: Expectation, ratio: float) -> str:
     is_at_most = want.of == "p50"
     is_met = ratio <= want.bound if is_at_most else ratio >= want.bound
     bound = f"{'at most' if is_at_most else 'at least'} {want.bound}"
-    return f"{'as expected' if is_met else 'NOT AS EXPECTED'}: {bound} (trial {want.trial})"
+    trial = "" if want.trial is None else f" (trial {want.trial})"
+    return f"{'as expected' if is_met else 'NOT AS EXPECTED'}: {bound}{trial}"
 
 
 def _cpu_ms(found: Sequence[Cell], *names: str) -> float:
