@@ -18,6 +18,14 @@ WORKER, GROUP = f"{PREFIX}worker", f"{PREFIX}group"
 MAX_ERROR_BYTES = 1024
 """What is kept of an error's text: it must not make the record too large."""
 
+KEEP_S = 30 * 86_400
+"""How long a dead letter waits for somebody, in seconds."""
+REPLAY_KEEP_S = 86_400
+"""How long what replays and redrives write is kept, in seconds."""
+MAX_RECORD_BYTES = 16 * 1024 * 1024
+"""What `<service>.dead` and `<service>.replay` take: a dead letter is larger than its record by the
+reason, and one that did not fit would stop its worker."""
+
 UNDECODABLE, WORKER_DIED = "undecodable", "worker-died"
 
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 
-from bridge import cancels, claims
+from bridge import cancels, claims, dead
 from bridge.kafka import Shape
 from bridge.service import Service
 
 _SPARE_S = 3600
+_LARGE = {"max.message.bytes": str(dead.MAX_RECORD_BYTES)}
 
 _CANCELS = Shape(
     name=cancels.TOPIC,
@@ -45,26 +46,50 @@ def _claims(services: Mapping[str, Service]) -> Shape:
 
 
 def _shapes(service: Service) -> list[Shape]:
-    topics = service.topics
     return [
-        Shape(
-            name=service.requests_topic,
-            partitions=topics.partitions,
-            replication=topics.replication,
-            settings={
-                "cleanup.policy": "delete",
-                "retention.ms": str(int(topics.retention_s * 1000)),
-                "message.timestamp.type": "CreateTime",
-            },
+        _shape(
+            service,
+            service.requests_topic,
+            keep_s=service.topics.retention_s,
+            extra={"message.timestamp.type": "CreateTime"},
         ),
-        Shape(
-            name=service.replies_topic,
-            partitions=topics.lanes,
-            replication=topics.replication,
-            settings={
-                "cleanup.policy": "delete",
-                "retention.ms": str(int(topics.result_retention_s * 1000)),
-                "message.timestamp.type": "LogAppendTime",
-            },
+        _shape(
+            service,
+            service.replies_topic,
+            partitions=service.topics.lanes,
+            keep_s=service.topics.result_retention_s,
+        ),
+        # By the broker's clock: a worker whose own is wrong would have its dead letters deleted at
+        # once, or never. When the original was written is in its header.
+        _shape(service, service.dead_topic, keep_s=dead.KEEP_S, extra=_LARGE),
+        # By the same clock, so that one time separates what was redriven before from what after.
+        _shape(service, service.replay_topic, keep_s=dead.REPLAY_KEEP_S, extra=_LARGE),
+        _shape(
+            service,
+            service.replay_replies_topic,
+            partitions=service.topics.lanes,
+            keep_s=dead.REPLAY_KEEP_S,
         ),
     ]
+
+
+def _shape(
+    service: Service,
+    name: str,
+    *,
+    keep_s: int,
+    partitions: int = 0,
+    extra: Mapping[str, str] | None = None,
+) -> Shape:
+    """Make the shape of one of a service's topics; as many partitions as requests unless said."""
+    return Shape(
+        name=name,
+        partitions=partitions or service.topics.partitions,
+        replication=service.topics.replication,
+        settings={
+            "cleanup.policy": "delete",
+            "retention.ms": str(keep_s * 1000),
+            "message.timestamp.type": "LogAppendTime",
+            **(extra or {}),
+        },
+    )

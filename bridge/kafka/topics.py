@@ -15,8 +15,9 @@ from bridge.kafka.client import SHARED, Config, merge
 
 _PATIENCE_S = 10.0
 _SAFE_BROKERS = 3
-_RETENTION = "retention.ms"
 _FIXED = ("cleanup.policy", "message.timestamp.type")
+_LEAST = {"retention.ms": "keeps records for", "max.message.bytes": "takes records up to"}
+"""Settings that may be larger than wanted, and what a smaller one does; -1 is without end."""
 _LEADER_TRIES, _LEADER_PAUSE_S = 50, 0.1
 
 
@@ -96,7 +97,7 @@ async def check_topics(config: Config, shapes: Sequence[Shape]) -> Report:
         if count != shape.partitions:
             wrong.append(f"{shape.name} has {count} partitions: want {shape.partitions}")
         wrong += _compare(shape, settings[shape.name])
-        warnings += _compare_retention(shape, settings[shape.name])
+        warnings += _compare_least(shape, settings[shape.name])
     if len(metadata.brokers) < _SAFE_BROKERS:
         warnings.append(
             f"{len(metadata.brokers)} broker(s): a request survives the loss of a broker only "
@@ -130,17 +131,17 @@ def _compare(shape: Shape, found: Mapping[str, str]) -> list[str]:
     ]
 
 
-def _compare_retention(shape: Shape, found: Mapping[str, str]) -> list[str]:
-    """Say when records go before their time; those that stay longer do no harm."""
-    wanted_ms, found_ms = int(shape.settings.get(_RETENTION, -1)), int(found.get(_RETENTION, -1))
-    if found_ms < 0 or found_ms >= wanted_ms:
-        return []
-    return [
-        (
-            f"{shape.name} keeps records for {_RETENTION}={found_ms}: the services want {wanted_ms}; "
-            "`kafka-configs --alter` changes it"
-        )
-    ]
+def _compare_least(shape: Shape, found: Mapping[str, str]) -> list[str]:
+    """Say what is less than it should be; more does no harm."""
+    sentences = []
+    for name, what in _LEAST.items():
+        wanted, there = int(shape.settings.get(name, -1)), int(found.get(name, -1))
+        if 0 <= there < wanted:
+            sentences.append(
+                f"{shape.name} {what} {name}={there}: the services want {wanted}; "
+                "`kafka-configs --alter` changes it"
+            )
+    return sentences
 
 
 async def _metadata(config: Config, timeout_s: float) -> ck.admin.ClusterMetadata:  # type: ignore[name-defined]  # not in the stubs

@@ -200,8 +200,13 @@ async def test_a_topic_that_would_lose_what_it_is_for_is_told(kafka: str) -> Non
         "cleanup.policy": "delete",
         "message.timestamp.type": "LogAppendTime",
         "retention.ms": "7200000",
+        "max.message.bytes": "16777216",
     }
-    made = {"cleanup.policy": "compact", "retention.ms": "3600000"}
+    made = {
+        "cleanup.policy": "compact",
+        "retention.ms": "3600000",
+        "max.message.bytes": "1048588",
+    }
     await apply_topics(config(kafka), [Shape(name=name, partitions=1, settings=made)])
 
     found = await check_topics(config(kafka), [Shape(name=name, partitions=1, settings=wanted)])
@@ -211,6 +216,9 @@ async def test_a_topic_that_would_lose_what_it_is_for_is_told(kafka: str) -> Non
         f"{name} has message.timestamp.type=CreateTime: want LogAppendTime",
     ]
     assert any(f"{name} keeps records for retention.ms=3600000" in each for each in found.warnings)
+    assert any(
+        f"{name} takes records up to max.message.bytes=1048588" in each for each in found.warnings
+    )
 
 
 async def test_a_kafka_that_is_not_there_is_said_in_one_line() -> None:
