@@ -26,6 +26,8 @@ MAX_RECORD_BYTES = 16 * 1024 * 1024
 """What `<service>.dead` and `<service>.replay` take: a dead letter is larger than its record by the
 reason, and one that did not fit would stop its worker."""
 
+DETAIL = "dead_letter"
+"""The detail of a failure that names its dead letter, as topic/partition/offset."""
 UNDECODABLE, WORKER_DIED = "undecodable", "worker-died"
 
 

@@ -200,6 +200,26 @@ def parse_request(record: Record) -> Request:
     )
 
 
+def parse_address(record: Record) -> Request | None:
+    """Read no more than whom to answer, where the rest cannot be read; None: not even that."""
+    if record.headers is UNREADABLE:
+        return None
+    found = dict(record.headers)
+    try:
+        reply_to, partition, correlation = _reply_address(found)
+        request_id = _request_id(found, correlation, record)
+        principal = _text(found, PRINCIPAL)
+    except RecordError:
+        return None
+    return Request(
+        request_id=request_id,
+        reply_to=reply_to,
+        reply_partition=partition,
+        principal=principal,
+        correlation=correlation,
+    )
+
+
 def make_reply(
     request: Request,
     event: Event,

@@ -17,7 +17,8 @@ class Ledger:
 
     def __init__(self, next_offset: int) -> None:
         self._next = next_offset
-        self._open: OrderedDict[int, int] = OrderedDict()
+        self._open: OrderedDict[int, tuple[int, int]] = OrderedDict()
+        self._count = 0
 
     def start(self, offset: int, *, at_ms: int) -> None:
         """Note a record as taken up; offsets come in ascending order.
@@ -26,7 +27,8 @@ class Ledger:
             offset: Its offset.
             at_ms: When it was dispatched, in Unix milliseconds of broker time.
         """
-        self._open[offset] = at_ms
+        self._open[offset] = (at_ms, self._count)
+        self._count += 1
         self._next = offset + 1
 
     def finish(self, offset: int) -> None:
@@ -39,6 +41,13 @@ class Ledger:
         return next(iter(self._open), self._next)
 
     @property
+    def ahead(self) -> int:
+        """How many records are finished and cannot be committed yet: one before them is not."""
+        for _, number in self._open.values():
+            return self._count - number - len(self._open)
+        return 0
+
+    @property
     def unfinished(self) -> int:
         """How many records are started and not finished."""
         return len(self._open)
@@ -49,4 +58,6 @@ class Ledger:
         No answer of an uncommitted record is older than that, so a new owner that reads the reply
         log from here finds every answer that was given without being committed.
         """
-        return next(iter(self._open.values()), now_ms)
+        for at_ms, _ in self._open.values():
+            return at_ms
+        return now_ms

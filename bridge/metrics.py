@@ -61,8 +61,8 @@ CLAIMS = Counter(
 CLAIMS_KNOWN = Gauge("bridge_ingress_claims_known", "Idempotency-Keys in the index of claims.")
 HANDLED = Counter(
     "bridge_worker_records_total",
-    "Records finished by a worker: completed, failed, expired, cancelled, skipped (answered before), "
-    "unreadable or undeliverable (the reply could not be written).",
+    "Records finished by a worker: completed, failed, dead (a dead letter), expired, cancelled, "
+    "skipped (answered before), unreadable or undeliverable (the reply could not be written).",
     ["service", "result"],
 )
 HANDLER_SECONDS = Histogram(

@@ -25,10 +25,7 @@ TABLES = {
     for key, field in _File.model_fields.items()
     if isinstance(field.default, BaseModel)
 }
-NO_EFFECT = {"effects"} | {
-    f"worker.{name}"
-    for name in ("attempts", "backoff_s", "max_backoff_s", "dialect", "isolation", "exactly_once")
-}
+NO_EFFECT = {"effects"} | {f"worker.{name}" for name in ("dialect", "isolation", "exactly_once")}
 
 
 def name(path: Path) -> str:
@@ -102,14 +99,12 @@ def test_what_is_said_to_have_no_effect_is_read_nowhere() -> None:
     sources = [
         path.read_text(encoding="utf-8")
         for path in (ROOT / "bridge").rglob("*.py")
-        if path.name not in {"service.py", "retry.py"}
+        if path.name != "service.py"
     ]
 
     for key in NO_EFFECT:
         used = re.compile(rf"\.{key.rpartition('.')[2]}\b")
-        if key != "worker.attempts":  # the worker's own attempts are called so too
-            assert not any(used.search(source) for source in sources), key
-    assert not any("worker.attempts" in source for source in sources)
+        assert not any(used.search(source) for source in sources), key
 
 
 CLASSES = [

@@ -32,7 +32,7 @@ from bridge.ingress.lanes import Lanes
 from bridge.kafka import open_producer, open_reader
 from bridge.service import Service
 from bridge.settings import Settings
-from bridge.worker import Clients, Worker, load_handler, open_cancelled
+from bridge.worker import LARGEST_BYTES, Clients, Worker, load_handler, open_cancelled
 
 _log = structlog.get_logger("bridge.cli")
 
@@ -317,17 +317,25 @@ async def run_workers(settings: Settings, services: list[Service], where: str | 
     config = settings.client_config()
     async with (
         # What a worker wants written it waits for itself.
-        open_producer(config, few=WORKER_FEW, grace_s=1.0) as producer,
+        open_producer(config, few=WORKER_FEW, grace_s=1.0, largest_bytes=LARGEST_BYTES) as producer,
         open_reader(config) as reader,
         open_cancelled(config, [each.name for each in services], own_ms=now_ms) as cancelled,
         asyncio.TaskGroup() as tasks,
     ):
+        clients = Clients(
+            config,
+            producer,
+            reader,
+            cancelled,
+            draw=secrets.SystemRandom().random,
+            name=f"{socket.gethostname()}/{os.getpid()}",
+        )
         for service in services:
             handler = load_handler(where or f"consumers.{service.name}:handle", service, threads)
             worker = Worker(
                 service,
                 handler,
-                clients=Clients(config, producer, reader, cancelled),
+                clients=clients,
                 own_ms=now_ms,
                 grace_s=settings.grace_s,
             )

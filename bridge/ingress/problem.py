@@ -5,6 +5,7 @@ import math
 import msgspec
 from starlette.responses import Response
 
+from bridge.dead import DETAIL
 from bridge.envelope import Event, Reply
 from bridge.errors import AlreadyEndedError, BridgeError, RecordError, UnauthenticatedError
 from bridge.service import FAILURE, Service
@@ -13,9 +14,17 @@ MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:kafka-bridge:problem:"
 
 BROKEN = frozenset(
-    {"handler-failed", "handler-timeout", "reply-invalid", "reply-too-large", "undecodable"}
+    {
+        "handler-failed",
+        "handler-timeout",
+        "reply-invalid",
+        "reply-too-large",
+        "undecodable",
+        "worker-died",
+    }
 )
-"""Codes of failures that are the worker's, not the handler's own words: 502, others are 422."""
+"""Codes of failures that are the worker's, not the handler's own words: 502; others are 422, unless
+there is a dead letter: then its attempts are used up."""
 
 HANDLER_REFUSED, HANDLER_BROKE, EXPIRED, CANCELLED = 422, 502, 504, 409
 
@@ -61,7 +70,8 @@ def failed(service: Service, last: Reply, *, request_id: str) -> Response:
         return render(unreadable, request_id=request_id)
     assert isinstance(failure, dict)  # noqa: S101 - the schema is a record
     code = str(failure["code"])
-    status = service.http_errors.get(code, HANDLER_BROKE if code in BROKEN else HANDLER_REFUSED)
+    is_broken = code in BROKEN or DETAIL in failure["details"]
+    status = service.http_errors.get(code, HANDLER_BROKE if is_broken else HANDLER_REFUSED)
     members: dict[str, object] = {
         "type": TYPE_PREFIX + code,
         "title": "The request failed",

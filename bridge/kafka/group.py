@@ -56,11 +56,13 @@ class Assigned:
     Attributes:
         place: Topic and partition.
         position: What was committed; None: nothing ever was.
+        start: The first offset to be handled: the committed one, else the first that there is.
         end: Its end at that moment: records beyond it were never in another owner's hands.
     """
 
     place: Place
     position: Position | None
+    start: int
     end: int
 
 
@@ -76,8 +78,8 @@ class GroupMember(Protocol):
     def lost(self, places: Sequence[Place]) -> None:
         """Drop partitions that are another's already: no commit, no answer for them."""
 
-    def committed(self, offsets: Mapping[Place, int], why: str | None) -> None:
-        """Learn that these offsets are committed, or why they are not."""
+    def committed(self, positions: Mapping[Place, Position], why: str | None) -> None:
+        """Learn that these positions are committed, or why they are not."""
 
     def take(self, records: list[Record]) -> None:
         """Receive records in partition order."""
@@ -125,21 +127,34 @@ class Group:
 class _Callbacks:
     """Carries what happens to the membership from the poll thread into the loop, in order."""
 
-    def __init__(self, member: GroupMember, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, member: GroupMember, loop: asyncio.AbstractEventLoop, beside: Place | None
+    ) -> None:
         self._member = member
         self._loop = loop
+        self._beside = beside
         self.group: Group | None = None
+
+    def _with_twins(self, partitions: list[ck.TopicPartition]) -> list[ck.TopicPartition]:
+        if self._beside is None:
+            return partitions
+        topic, count = self._beside
+        twins = [ck.TopicPartition(topic, p.partition) for p in partitions if p.partition < count]
+        return [*partitions, *twins]
 
     def on_assign(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
         # Not waited for: the loop's queue keeps the order, so it comes before their records.
         if partitions:
-            found = _committed(consumer, partitions)
+            mine = self._with_twins(partitions)
+            found = _committed(consumer, mine)
             self._loop.call_soon_threadsafe(self._member.assigned, found)
+            consumer.incremental_assign(mine)
 
     def on_revoke(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
         if not partitions:
             return
-        positions = self._wait(self._member.revoked(_places(partitions)))
+        mine = self._with_twins(partitions)
+        positions = self._wait(self._member.revoked(_places(mine)))
         # Commits asked for before go first: after the partitions are free they would set the next
         # owner back, for a broker takes a commit from any member.
         if self.group is not None:
@@ -149,17 +164,23 @@ class _Callbacks:
             # Not waited for: it leaves on the connection on which the group is told that the
             # partitions are free, before that; and with Kafka gone it would wait without end.
             _commit(consumer, positions)
+        consumer.incremental_unassign(mine)
 
-    def on_lost(self, _: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
+    def on_lost(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
         if partitions:
             if self.group is not None:
                 self.group.forget()
-            self._loop.call_soon_threadsafe(self._member.lost, _places(partitions))
+            mine = self._with_twins(partitions)
+            self._loop.call_soon_threadsafe(self._member.lost, _places(mine))
+            consumer.incremental_unassign(mine)
 
     def on_commit(self, error: ck.KafkaError | None, partitions: list[ck.TopicPartition]) -> None:
         why = None if error is None else error.str()
-        offsets = {(place.topic, place.partition): place.offset for place in partitions}
-        self._loop.call_soon_threadsafe(self._member.committed, offsets, why)
+        positions = {
+            (place.topic, place.partition): Position(place.offset, place.metadata or "")
+            for place in partitions
+        }
+        self._loop.call_soon_threadsafe(self._member.committed, positions, why)
 
     def _wait(self, told: Coroutine[None, None, T]) -> T | None:
         try:
@@ -171,15 +192,26 @@ class _Callbacks:
 
 @asynccontextmanager
 async def open_group(
-    config: Config, group: str, topics: Sequence[str], member: GroupMember
+    config: Config, group: str, topic: str, member: GroupMember, *, beside: Place | None = None
 ) -> AsyncIterator[Group]:
     """Be a member of a consumer group for as long as the block.
 
+    A topic `beside` is not subscribed to: whoever owns a partition of the one has the partition of
+    the same number of the other too. Subscribed to both, a member could be given nothing but
+    partitions of the second, for the assignor deals partitions out by their number alone.
+
     Leaving the block revokes what is still assigned (so `member.revoked` commits) and leaves the
     group at once, so that others take over without waiting for the session to end.
+
+    Args:
+        config: librdkafka settings.
+        group: Its ID.
+        topic: What it shares out.
+        member: Who is told.
+        beside: Another topic, and how many partitions it has.
     """
     loop = asyncio.get_running_loop()
-    callbacks = _Callbacks(member, loop)
+    callbacks = _Callbacks(member, loop, beside)
     settings = merge(SHARED, READING, GROUP, {"group.id": group}, config)
     settings["on_commit"] = callbacks.on_commit
     consumer = ck.Consumer(settings)
@@ -196,7 +228,7 @@ async def open_group(
 
     try:
         consumer.subscribe(
-            list(topics),
+            [topic],
             on_assign=callbacks.on_assign,
             on_revoke=callbacks.on_revoke,
             on_lost=callbacks.on_lost,
@@ -218,9 +250,10 @@ def _committed(consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> li
 
 
 def _assigned(consumer: ck.Consumer, place: ck.TopicPartition) -> Assigned:
-    _, end = consumer.get_watermark_offsets(place, timeout=_CALL_S)
+    first, end = consumer.get_watermark_offsets(place, timeout=_CALL_S)
     position = Position(place.offset, place.metadata or "") if place.offset >= 0 else None
-    return Assigned(place=(place.topic, place.partition), position=position, end=end)
+    start = first if position is None else position.offset
+    return Assigned(place=(place.topic, place.partition), position=position, start=start, end=end)
 
 
 def _commit(consumer: ck.Consumer, positions: Mapping[Place, Position]) -> None:

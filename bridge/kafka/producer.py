@@ -182,6 +182,7 @@ async def open_producer(
     few: int = 8,
     grace_s: float = 10.0,
     on_down: Callable[[], None] = lambda: None,
+    largest_bytes: int = 0,
 ) -> AsyncIterator[Producer]:
     """Run a producer for as long as the block.
 
@@ -193,10 +194,13 @@ async def open_producer(
         few: With so many requests in hand, or fewer, records are sent without linger.
         grace_s: Seconds to wait for acknowledgements on leaving.
         on_down: Told in the event loop when no broker can be reached.
+        largest_bytes: Records up to this size are sent too, if nobody asked `check_size` about
+            them: dead letters, whose topic takes more than others.
     """
     loop = asyncio.get_running_loop()
     told = partial(loop.call_soon_threadsafe, on_down)
     max_bytes = int({**WRITING, **config}["message.max.bytes"])
+    config = {**config, "message.max.bytes": max(max_bytes, largest_bytes)}
     quick = _Client(merge(SHARED, WRITING, {"linger.ms": 0}, config, on_down=told), loop)
     bulk = _Client(merge(SHARED, WRITING, {"linger.ms": 1}, config, on_down=told), loop)
     async with AsyncExitStack() as threads:

@@ -4,8 +4,10 @@ Opens no port. Order of effects: the reply is acknowledged first, the offset is 
 crash between the two is found again in the reply log, so a request is answered once.
 """
 
+from bridge.worker.begin import Clients
 from bridge.worker.cancelled import open_cancelled
 from bridge.worker.handler import Handler, load_handler
-from bridge.worker.run import Clients, Worker
+from bridge.worker.run import Worker
+from bridge.worker.work import LARGEST_BYTES
 
-__all__ = ["Clients", "Handler", "Worker", "load_handler", "open_cancelled"]
+__all__ = ["LARGEST_BYTES", "Clients", "Handler", "Worker", "load_handler", "open_cancelled"]

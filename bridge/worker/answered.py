@@ -2,36 +2,51 @@
 
 The note beside a committed offset says from when on answers may exist that were not committed. A
 new owner reads the service's lanes from there to their end before it handles anything, and skips
-what has its last event.
+what has its last event. The note also counts the owners that began at this offset and died there.
 """
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from bridge.envelope import Identity, Record, parse_reply
 from bridge.kafka import Place, Reader
 
-_NOTHING = "1 -"
-_SINCE = "1 "
+_VERSION, _NOTHING = "1", "-"
 
 SEEK_MARGIN_MS = 2000
 """Reading starts so long before, and ends so long after: clocks of brokers differ a little."""
 
 
-def format_note(since_ms: int | None) -> str:
-    """Write the note of a commit: the broker time from which answers may be uncommitted.
+class Note(NamedTuple):
+    """What a commit says beside its offset.
 
-    None: none are; the partition was given up with nothing under way.
+    Attributes:
+        since_ms: Broker time from which answers may be uncommitted; None: none are, the partition was
+            given up with nothing under way.
+        starts: How many owners have begun at just this offset, and not come on from it.
     """
-    return _NOTHING if since_ms is None else f"{_SINCE}{since_ms}"
+
+    since_ms: int | None
+    starts: int = 0
 
 
-def parse_note(note: str, *, otherwise_ms: int) -> int | None:
+def format_note(note: Note) -> str:
+    """Write the note of a commit."""
+    since = _NOTHING if note.since_ms is None else str(note.since_ms)
+    return f"{_VERSION} {since} {note.starts}" if note.starts else f"{_VERSION} {since}"
+
+
+def parse_note(text: str, *, otherwise_ms: int) -> Note:
     """Read a note; `otherwise_ms` when it is not ours (another tool has set the offset)."""
-    if note == _NOTHING:
-        return None
-    text = note.removeprefix(_SINCE)
-    return int(text) if note.startswith(_SINCE) and text.isdigit() else otherwise_ms
+    version, since, starts = (*text.split(" "), "", "")[:3]
+    if version != _VERSION or not (_is_number(since) or since == _NOTHING):
+        return Note(otherwise_ms)
+    return Note(None if since == _NOTHING else int(since), int(starts) if _is_number(starts) else 0)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
 class Answered:

@@ -2,9 +2,11 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 import structlog
 
@@ -12,49 +14,29 @@ from bridge import metrics, tracing
 from bridge.codec import render_json
 from bridge.context import Context
 from bridge.envelope import Event, Record, Request, make_reply
-from bridge.errors import (
-    BodyTooLargeError,
-    BridgeError,
-    HandlingError,
-    InvalidPayloadError,
-    MalformedBodyError,
-    RecordError,
-    TopicError,
-)
+from bridge.errors import BodyTooLargeError, InvalidPayloadError, RecordError, TopicError
 from bridge.forward import read_record, take_reply
 from bridge.kafka import Placed, Producer, Send
-from bridge.service import FAILURE, PROGRESS, Service
+from bridge.service import PROGRESS, Service
 from bridge.worker.answered import Answered
 from bridge.worker.handler import Handler
+from bridge.worker.outcome import REPLY_TOO_LARGE, Failed, Outcome, explain, fail, overrun
+from bridge.worker.write import always, write
 
 _log = structlog.get_logger("bridge.worker")
 
 PROBE_ID = "probe-worker"
-MAX_TEXT = 2000
-"""Characters of a failure's message or detail that are kept: it must fit a record."""
-
-MAX_DETAILS = 50
-
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """How an attempt ended.
+class _Last(NamedTuple):
+    """What an event carries beside its name."""
 
-    Attributes:
-        event: The last event.
-        value: Its value in the wire format.
-        count: Parts written before it; None: not a stream.
-        headers: What the handler lets its client see on the response.
-        leftover: A thread that still runs past its time; its slot is not free before it returns.
-    """
-
-    event: Event
     value: bytes | None = None
-    count: int | None = None
+    sequence: int | None = None
     headers: Sequence[tuple[str, bytes]] = ()
-    leftover: "asyncio.Future[object] | None" = None
+
+
+_NOTHING = _Last()
 
 
 class Clock:
@@ -144,7 +126,8 @@ class Attempts:
             if self._handler.is_json:
                 value = render_json(value)
         except RecordError as unreadable:
-            return _failure(unreadable.code, str(unreadable))
+            failed = Failed(code=unreadable.code, message=str(unreadable), fate="dead")
+            return fail(failed)
         names = self._service.forward
         context = self._context(request, send, read_record(names, record.headers) if names else {})
         with self._seconds.time():
@@ -154,9 +137,13 @@ class Attempts:
                 task = asyncio.current_task()
                 if task is not None and task.cancelling():
                     raise
-                outcome = _refusal(RuntimeError(f"the handler was cancelled: {error}"), request)
+                broken = RuntimeError(f"the handler was cancelled: {error}")
+                outcome = fail(explain(broken, request))
+            except BodyTooLargeError as too_large:  # a part; what was told before it stands
+                failed = Failed(code=REPLY_TOO_LARGE, message=str(too_large), fate="dead")
+                outcome = fail(failed)
             except Exception as error:  # noqa: BLE001 - whatever a handler raises ends its request, not the worker
-                outcome = _refusal(error, request)
+                outcome = fail(explain(error, request))
         return self._with_headers(outcome, context) if context.reply_headers else outcome
 
     def _with_headers(self, outcome: Outcome, context: Context) -> Outcome:
@@ -166,15 +153,20 @@ class Attempts:
             _log.warning("reply-header-dropped", request_id=context.request_id, why=why)
         return replace(outcome, headers=taken)
 
-    async def deliver(self, request: Request, outcome: Outcome, send: Send) -> bool:
+    async def deliver(
+        self, request: Request, outcome: Outcome, send: Send, is_wanted: Callable[[], bool]
+    ) -> bool:
         """Write the last event and wait until it is in Kafka; patient while Kafka is away.
 
         Returns:
-            Whether it is written. False: its topic or partition does not exist.
+            Whether it is written, or nobody wants one. False: its topic or partition does not
+            exist, or it is not wanted any more.
+
+        Raises:
+            BodyTooLargeError: It is larger than Kafka takes; nothing was written.
         """
-        return await self._write(
-            send, request, outcome.event, outcome.value, outcome.count, outcome.headers
-        )
+        last = _Last(outcome.value, outcome.count, outcome.headers)
+        return await self._write(send, request, outcome.event, last, is_wanted)
 
     async def _handle(
         self, value: object, context: Context, request: Request, send: Send
@@ -200,13 +192,12 @@ class Attempts:
     async def _thread(self, running: "asyncio.Future[object]", left_s: float) -> Outcome:
         done, _ = await asyncio.wait([running], timeout=left_s)
         if not done:
-            overrun = self._overrun(left_s)
-            return Outcome(event=overrun.event, value=overrun.value, leftover=running)
+            return replace(self._overrun(left_s), leftover=running)
         return self._completed(running.result())
 
     async def _stream(
         self,
-        parts: AsyncIterator[object],
+        parts: AsyncGenerator[object],
         request: Request,
         left_s: float,
         send: Send,
@@ -214,10 +205,10 @@ class Attempts:
         count = 0
         limit = asyncio.timeout(left_s)
         try:
-            async with limit:
+            async with limit, aclosing(parts):
                 async for part in parts:
                     encoded = self._encode(part)
-                    await self._write(send, request, Event.PART, encoded, count)
+                    await self._write(send, request, Event.PART, _Last(encoded, count))
                     count += 1
         except TimeoutError:
             if not limit.expired():
@@ -240,7 +231,7 @@ class Attempts:
         limit_s = self._service.worker.timeout_s
         if left_s < limit_s:
             return Outcome(event=Event.EXPIRED)
-        return _failure("handler-timeout", f"the handler ran longer than {limit_s:g} s")
+        return fail(overrun(limit_s))
 
     def _context(self, request: Request, send: Send, headers: dict[str, str]) -> Context:
         deadline_ms = request.deadline_ms
@@ -287,65 +278,26 @@ class Attempts:
         send: Send,
         request: Request,
         event: Event,
-        value: bytes | None = None,
-        sequence: int | None = None,
-        extra: Sequence[tuple[str, bytes]] = (),
+        last: _Last = _NOTHING,
+        is_wanted: Callable[[], bool] = always,
     ) -> bool:
         if request.reply_to is None or (request.correlation is not None and not event.is_last):
             return True
         if self.was_cancelled(request):  # after its last event nothing is written
             return True
-        pause_s = _FIRST_PAUSE_S
-        while True:
-            record = make_reply(request, event, value, sequence=sequence, extra=extra)
-            try:
-                self._clock.learn(await send(record))
-            except BodyTooLargeError as too_large:
-                refused = _failure("reply-too-large", str(too_large))
-                event, value, sequence = refused.event, refused.value, None
-            except TopicError as gone:
-                _log.error("reply-undeliverable", request_id=request.request_id, why=str(gone))
-                return False
-            except BridgeError as trouble:
-                _log.warning("reply-not-written", request_id=request.request_id, why=str(trouble))
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-            else:
-                return True
-
-
-def _refusal(error: Exception, request: Request) -> Outcome:
-    """Say what a handler's exception means for its request."""
-    if isinstance(error, HandlingError):
-        return _failure(
-            error.failure_code, str(error), retryable=error.retryable, details=error.details
-        )
-    if isinstance(error, InvalidPayloadError | MalformedBodyError):
-        _log.error("reply-invalid", request_id=request.request_id, why=str(error))
-        return _failure("reply-invalid", f"the reply does not fit its contract: {error}")
-    _log.error("handler-failed", request_id=request.request_id, exc_info=error)
-    return _failure("handler-failed", "the handler broke; the worker's log has the reason")
-
-
-def _failure(
-    code: str, message: str, *, retryable: bool = False, details: dict[str, str] | None = None
-) -> Outcome:
-    value = FAILURE.from_native(
-        {
-            "code": _plain(code),
-            "message": _plain(message),
-            "retryable": retryable,
-            "details": {
-                _plain(k): _plain(v) for k, v in list((details or {}).items())[:MAX_DETAILS]
-            },
-        }
-    )
-    return Outcome(event=Event.FAILED, value=value)
-
-
-def _plain(text: object) -> str:
-    """Return text that fits a record, whatever a handler gave: no failure may fail."""
-    return str(text)[:MAX_TEXT].encode(errors="replace").decode()
+        record = make_reply(request, event, last.value, sequence=last.sequence, extra=last.headers)
+        self._producer.check_size(record)
+        name = request.request_id
+        try:
+            placed = await write(
+                send, record, event="reply-not-written", request_id=name, is_wanted=is_wanted
+            )
+        except TopicError as gone:
+            _log.error("reply-undeliverable", request_id=name, why=str(gone))
+            return False
+        if placed is not None:
+            self._clock.learn(placed)
+        return placed is not None
 
 
 def _note_loss(written: "asyncio.Future[Placed]") -> None:

@@ -8,7 +8,7 @@ import asyncio
 import contextvars
 import importlib
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -33,7 +33,7 @@ class Handler:
 
     call: Callable[[object, Context], Awaitable[object]] | None = None
     thread: Callable[[object, Context], "asyncio.Future[object]"] | None = None
-    stream: Callable[[object, Context], AsyncIterator[object]] | None = None
+    stream: Callable[[object, Context], AsyncGenerator[object]] | None = None
     is_json: bool = False
 
 

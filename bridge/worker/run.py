@@ -1,60 +1,47 @@
-"""The run: poll, queue per key, attempt, reply acknowledged, ledger, commit."""
+"""The run: poll, queue per key, work, ledger, commit."""
 
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from typing import TypeVar
 
 import structlog
 
 from bridge import metrics
-from bridge.envelope import Record, Request, parse_request
-from bridge.errors import BridgeError, OperatorError, RecordError
+from bridge.envelope import Record
+from bridge.errors import BridgeError, OperatorError
 from bridge.kafka import (
     Assigned,
-    Config,
     Group,
     Place,
     Position,
-    Producer,
-    Reader,
-    Send,
     open_group,
 )
 from bridge.service import Service
-from bridge.worker.answered import Answered, parse_note, read_back
-from bridge.worker.attempt import Attempts, Clock, Outcome
-from bridge.worker.begin import find_lanes
-from bridge.worker.cancelled import Cancelled
+from bridge.worker.answered import Answered, read_back
+from bridge.worker.attempt import Attempts, Clock
+from bridge.worker.begin import Clients, find_places
 from bridge.worker.handler import Handler
 from bridge.worker.partition import REFRESH_S, Partition, find_positions
+from bridge.worker.slots import Slots
+from bridge.worker.work import Chances, Result, Work
 
 _log = structlog.get_logger("bridge.worker")
+
+T = TypeVar("T")
+_Key = tuple[str | bytes | int | None, ...]
+_Item = tuple[Partition, Record]
 
 COMMIT_S = 0.25
 """Commits are batched for so long: a crash costs a look into the reply log, not a repetition."""
 NOTE_S = 5.0
 """A partition taken over cleanly waits so long for its new note before its records go."""
 FULL = 1000
-"""Records in hand beyond which fetching pauses; it goes on at half of it."""
+"""Records in hand of which each partition may have its equal share before it is paused, and a few in
+any case; fetching goes on at half of it."""
+FEW = 250
 RETRY_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Clients:
-    """What the workers of one process share.
-
-    Attributes:
-        config: librdkafka settings.
-        producer: Writes events.
-        reader: Reads the reply log back.
-        cancelled: What has been cancelled.
-    """
-
-    config: Config
-    producer: Producer
-    reader: Reader
-    cancelled: Cancelled
+LAST_S = 2.0
 
 
 class Worker:
@@ -93,14 +80,23 @@ class Worker:
         self._wait_cancelled = clients.cancelled.wait_read
         self._answered = Answered(service.worker.dedupe_s)
         self._partitions: dict[Place, Partition] = {}
-        self._keys: dict[bytes, deque[tuple[Partition, Record]]] = {}
-        self._slots = asyncio.Semaphore(service.worker.concurrency)
+        self._keys: dict[_Key, deque[_Item]] = {}
+        self._work = Work(
+            service,
+            attempts=self._attempts,
+            clock=self._clock,
+            answered=self._answered,
+            slots=Slots(service.worker.concurrency, lambda place: place[0] == service.replay_topic),
+            chances=Chances(draw=clients.draw, spawn=self._write, worker=clients.name),
+        )
         self._in_hand = 0
-        self._is_paused = False
+        self._paused: set[Place] = set()
         self._lanes: list[Place] = []
+        self._beside: Place | None = None
         self._group: Group | None = None
         self._tasks: asyncio.TaskGroup | None = None
         self._draining: set[asyncio.Task[None]] = set()
+        self._writing: set[asyncio.Task[Result]] = set()
         self._finished = asyncio.Event()
         self._told = asyncio.Event()
 
@@ -115,14 +111,20 @@ class Worker:
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             async with open_group(
-                self._config, self._service.group, [self._service.requests_topic], self
+                self._config,
+                self._service.group,
+                self._service.requests_topic,
+                self,
+                beside=self._beside,
             ) as group:
                 self._group = group
                 committing = tasks.create_task(self._commit_again_and_again())
                 ready()
                 await stop.wait()
                 committing.cancel()
-            for task in self._draining:
+            if self._writing:  # what is being written is not torn, but has no more than a moment
+                await asyncio.wait(self._writing, timeout=LAST_S)
+            for task in (*self._draining, *self._writing):
                 task.cancel()
 
     async def _begin(self, stop: asyncio.Event) -> bool:
@@ -136,7 +138,7 @@ class Worker:
         return not stop.is_set()
 
     async def _start(self) -> None:
-        self._lanes = await find_lanes(self._config, self._service)
+        self._lanes, self._beside = await find_places(self._config, self._service)
         await self._attempts.learn_time()
         await self._wait_cancelled()
 
@@ -152,7 +154,7 @@ class Worker:
         """Give partitions up: what runs may finish within the grace time, then it is committed."""
         gone = [self._partitions.pop(place) for place in places if place in self._partitions]
         for partition in gone:
-            partition.is_gone = True
+            partition.leave()
         try:
             async with asyncio.timeout(self._grace_s):
                 for partition in gone:
@@ -166,7 +168,7 @@ class Worker:
         for place in places:
             partition = self._partitions.pop(place, None)
             if partition is not None:
-                partition.is_gone = partition.is_lost = True
+                partition.leave(is_lost=True)
         _log.warning("partitions-lost", places=list(places))
 
     def take(self, records: list[Record]) -> None:
@@ -175,11 +177,12 @@ class Worker:
             partition = self._partitions.get((record.topic, record.partition or 0))
             if partition is None:  # revoked while its records were on their way here
                 continue
+            self._count(partition, 1)
             if partition.is_open:
                 self._dispatch(partition, record)
             else:
                 partition.held.append(record)
-                self._in_hand += 1
+                partition.changed.set()
         self._throttle()
 
     # Dedupe --------------------------------------------------------------------------------
@@ -189,28 +192,60 @@ class Worker:
         now_ms = self._clock.now_ms()
         oldest_ms = now_ms - int(self._service.worker.dedupe_s * 1000)
         for partition in partitions:
-            note = partition.committed
-            partition.floor_ms = (
-                oldest_ms if note is None else parse_note(note.note, otherwise_ms=oldest_ms)
-            )
+            partition.read_note(oldest_ms)
         floors = [p.floor_ms for p in partitions if p.floor_ms is not None]
         since_ms = min(floors, default=None)
         if since_ms is not None:
             await self._read_back(since_ms, until_ms=None)
         for partition in partitions:
             partition.is_warm = True
-        # Before the first record goes: a note that says "nothing under way" stops being true now.
-        await self._commit_now([p for p in partitions if p.floor_ms is None])
+            if not partition.careful_until:  # else each record is counted as it begins
+                partition.begin_at(partition.starts_at)
+        # Before the first record goes: a note that says "nothing under way" stops being true now,
+        # and whoever comes after a crash must know that this owner began here.
+        await self._commit_now(partitions)
         for partition in partitions:
-            held, partition.held = partition.held, deque()
-            self._in_hand -= len(held)
-            partition.is_open = True
-            for record in held:
-                if not partition.is_gone:
-                    self._dispatch(partition, record)
+            if partition.careful_until:
+                _log.warning("careful", place=partition.place, until=partition.careful_until)
+                self._spawn(self._go_carefully(partition))
+            else:
+                self._open(partition)
         self._throttle()
         if since_ms is None or since_ms > oldest_ms:
             await self._read_back(oldest_ms, until_ms=since_ms or now_ms)
+
+    def _open(self, partition: Partition) -> None:
+        """Let the records of a partition go."""
+        held, partition.held = partition.held, deque()
+        partition.is_open = True
+        for record in held:
+            if partition.is_gone:
+                self._count(partition, -1)
+            else:
+                self._dispatch(partition, record)
+
+    async def _go_carefully(self, partition: Partition) -> None:
+        """Work on one record at a time as far as one may lie that killed the owner before.
+
+        Each is counted in the note beside its offset before it begins. So a record that kills the
+        whole worker is known by the count, and ends as a dead letter.
+        """
+        while not partition.is_gone:
+            partition.changed.clear()
+            if not partition.held:
+                await partition.changed.wait()
+                continue
+            if partition.held[0].offset >= partition.careful_until:
+                break
+            record = partition.held.popleft()
+            died = partition.starts if record.offset == partition.starts_at else 0
+            partition.ledger.start(record.offset, at_ms=self._clock.now_ms())
+            partition.begin_at(record.offset)
+            await self._commit_now([partition])
+            await self._bring(partition, record, died)
+            self._count(partition, -1)
+            self._throttle()
+        self._open(partition)
 
     async def _commit_now(self, partitions: list[Partition]) -> None:
         """Commit, and wait until Kafka has it, for a while: the note is worth more than a record."""
@@ -240,10 +275,9 @@ class Worker:
     def _dispatch(self, partition: Partition, record: Record) -> None:
         """Start a record, or queue it behind the one of the same key that is under way."""
         partition.ledger.start(record.offset, at_ms=self._clock.now_ms())
-        self._in_hand += 1
-        key = record.key
-        if key is None:  # no key, no order: a line of its own
-            key = f"{record.topic}/{record.partition}/{record.offset}".encode()
+        key: _Key = (record.topic, record.key)  # replays are not ordered against live work
+        if record.key is None:  # no key, no order: a line of its own
+            key = (record.topic, record.partition, record.offset)
         waiting = self._keys.get(key)
         if waiting is None:
             self._keys[key] = deque()
@@ -252,30 +286,39 @@ class Worker:
             waiting.append((partition, record))
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        self._create(work, self._draining)
+
+    def _write(self, writing: Coroutine[None, None, Result]) -> "asyncio.Task[Result]":
+        return self._create(writing, self._writing)
+
+    def _create(
+        self, work: Coroutine[None, None, T], among: "set[asyncio.Task[T]]"
+    ) -> "asyncio.Task[T]":
         if self._tasks is None:
             raise RuntimeError("the worker does not run")
         task = self._tasks.create_task(work)
-        self._draining.add(task)
-        task.add_done_callback(self._draining.discard)
+        among.add(task)
+        task.add_done_callback(among.discard)
+        return task
 
-    async def _drain(self, key: bytes, partition: Partition, record: Record) -> None:
+    async def _drain(self, key: _Key, partition: Partition, record: Record) -> None:
         """Work on the records of one key, one after the other."""
         waiting = self._keys[key]
         while True:
             if not partition.is_gone:
-                await self._work(partition, record)
-            self._in_hand -= 1
-            if self._is_paused:
+                await self._bring(partition, record, 0)
+            self._count(partition, -1)
+            if self._paused:
                 self._throttle()
             if not waiting:
                 del self._keys[key]
                 return
             partition, record = waiting.popleft()
 
-    async def _work(self, partition: Partition, record: Record) -> None:
+    async def _bring(self, partition: Partition, record: Record, died: int) -> None:
         """Bring one record to its end; whatever it does, the next ones go on."""
         try:
-            result = await self._answer(partition, record)
+            result = await self._work.finish(partition, record, died)
         except OperatorError:
             raise
         except Exception:  # noqa: BLE001 - a bug of ours must not end every worker, one after the other
@@ -287,84 +330,26 @@ class Worker:
         self._finished.set()
         metrics.HANDLED.labels(self._service.name, result).inc()
 
-    async def _answer(self, partition: Partition, record: Record) -> str | None:
-        """Answer one record; returns what became of it, None when it was not begun."""
-        try:
-            request = parse_request(record)
-        except RecordError as unreadable:
-            place = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
-            _log.error("record-unreadable", why=str(unreadable), **place)
-            return "unreadable"
-        await self._slots.acquire()  # the handler's: to write its answer needs none
-        over = self._find_over(request)
-        if partition.is_gone or over is not None:
-            self._slots.release()
-            return None if partition.is_gone else over
-        partition.begin()
-        try:
-            send = self._attempts.route()
-            outcome = await self._run(partition, record, request, send)
-            if partition.is_lost:
-                return "lost"  # another worker owns the record now, and answers it
-            return await self._deliver(request, outcome, send)
-        finally:
-            partition.end()
-
-    def _find_over(self, request: Request) -> str | None:
-        """Say how a request has ended already, if it has."""
-        if self._attempts.was_cancelled(request):
-            _log.info("cancelled-before-work", request_id=request.request_id)
-            return "cancelled"
-        return "skipped" if request.identity in self._answered else None
-
-    async def _run(
-        self, partition: Partition, record: Record, request: Request, send: Send
-    ) -> Outcome:
-        """Run the handler, and give its slot back; a thread that overran keeps it until its end."""
-        try:
-            outcome = await self._attempts.run(record, request, send)
-            if outcome.leftover is not None and not partition.is_lost:
-                await self._deliver(request, outcome, send)
-                await self._wait_end(outcome.leftover)
-            return outcome
-        finally:
-            self._slots.release()
-
-    async def _wait_end(self, leftover: "asyncio.Future[object]") -> None:
-        """Wait for a thread beyond its time.
-
-        Raises:
-            OperatorError: It does not end: so must the process, for another to take over.
-        """
-        limit_s = self._service.worker.timeout_s
-        done, _ = await asyncio.wait([leftover], timeout=limit_s)
-        if not done:
-            raise OperatorError(
-                f"a handler of {self._service.name} runs in its thread for more than "
-                f"{2 * limit_s:g} s: the worker ends; bound what the handler waits for"
-            )
-
-    async def _deliver(self, request: Request, outcome: Outcome, send: Send) -> str:
-        if request.identity in self._answered:
-            return outcome.event.value
-        if self._attempts.was_cancelled(request):  # late: its last event would mean nothing
-            _log.info("cancelled-at-work", request_id=request.request_id)
-            return "cancelled"
-        is_written = await self._attempts.deliver(request, outcome, send)
-        self._answered.add([request.identity], now_ms=self._clock.now_ms())
-        return outcome.event.value if is_written else "undeliverable"
+    def _count(self, partition: Partition, more: int) -> None:
+        partition.in_hand += more
+        self._in_hand += more
 
     def _throttle(self) -> None:
-        """Pause fetching while too much is in hand; polling goes on, so the group is kept."""
+        """Pause what has too much in hand or ahead; polling goes on, so the group is kept."""
         metrics.IN_HAND.labels(self._service.name).set(self._in_hand)
         if self._group is None:
             return
-        if self._in_hand >= FULL:  # again on every batch: a rebalance may have resumed fetching
-            self._is_paused = True
-            self._group.pause(list(self._partitions))
-        elif self._is_paused and self._in_hand <= FULL // 2:
-            self._is_paused = False
-            self._group.resume(list(self._partitions))
+        full = max(FEW, FULL // max(1, len(self._partitions)))
+        wanted = {
+            place
+            for place, partition in self._partitions.items()
+            if partition.is_full(full, is_paused=place in self._paused)
+        }
+        if wanted:  # again on every batch: a rebalance may have resumed fetching
+            self._group.pause(list(wanted))
+        if gone := [place for place in self._paused - wanted if place in self._partitions]:
+            self._group.resume(gone)
+        self._paused = wanted
 
     # Commit --------------------------------------------------------------------------------
 
@@ -384,13 +369,13 @@ class Worker:
         if positions and self._group is not None:
             self._group.commit(positions)
 
-    def committed(self, offsets: Mapping[Place, int], why: str | None) -> None:
+    def committed(self, positions: Mapping[Place, Position], why: str | None) -> None:
         """Learn how a commit ended; one that failed is made again with the next."""
         if why is not None:
             _log.warning("not-committed", why=why)
             return
-        for place, offset in offsets.items():
+        for place, position in positions.items():
             partition = self._partitions.get(place)
-            if partition is not None and partition.asked and partition.asked.offset == offset:
-                partition.committed = partition.asked
+            if partition is not None and partition.asked == position:
+                partition.committed = position
         self._told.set()

@@ -59,6 +59,12 @@ def test_records_that_are_wrong_in_every_way_lose_nothing_around_them(stack: Sta
     assert [replies[name].event for name in answered] == ["completed"] * len(poison)
     said = [f"bad-{number}" for number in range(len(poison) - len(SAYS) - 2, len(poison))]
     assert [replies[name].event for name in said] == ["failed"] * (len(SAYS) + 2)
+    letters = stack.read(service.dead_topic)
+    places = {(bytes(dict(r.headers)["bridge-dead-offset"]), r.key, r.value) for r in letters}
+    asked = [r for r in stack.read(service.requests_topic) if r.partition == 1]
+    undecodable = [r for r in letters if ("bridge-dead-reason", b"undecodable") in r.headers]
+    assert len(undecodable) == 7
+    assert places <= {(b"%d" % r.offset, r.key, r.value) for r in asked}
 
 
 def test_a_header_whose_name_is_not_text_takes_no_neighbour_with_it(stack: Stack) -> None:

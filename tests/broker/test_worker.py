@@ -91,3 +91,26 @@ def test_a_service_that_moves_to_a_second_worker_and_back_loses_nothing(stack: S
     replies = stack.read_replies("echo")
     ended = [reply.request_id for reply in replies if reply.event and reply.event.is_last]
     assert len(ended) == len(set(ended)) == asked
+
+
+def test_what_is_written_to_the_replay_topic_is_worked_on_and_answered_there(stack: Stack) -> None:
+    stack.make_services("echo")
+    service = load_services(stack.schemas)[stack.name("echo")]
+    stack.start_worker("echo")
+    stack.start_worker("echo")
+    writer = ck.Producer({"bootstrap.servers": stack.kafka})
+    for partition in range(4):
+        headers: list[tuple[str, str | bytes | None]] = [
+            ("bridge-request-id", b"again-%d" % partition),
+            ("bridge-reply-to", service.replay_replies_topic.encode()),
+            ("bridge-replay-id", b"r"),
+        ]
+        body = service.encode({"text": f"{partition}"})
+        writer.produce(service.replay_topic, body, "k", partition, headers=headers)
+    writer.flush(10)
+
+    until(
+        lambda: len(stack.read(service.replay_replies_topic)) == 4,
+        timeout_s=30,
+        what="each partition's is answered",
+    )

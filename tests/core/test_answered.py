@@ -1,18 +1,35 @@
 """The note beside an offset, and what is remembered as answered."""
 
+import re
+
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
-from bridge.worker.answered import Answered, format_note, parse_note
-
-
-@pytest.mark.parametrize("since_ms", [None, 0, 1_790_000_000_000])
-def test_a_note_says_from_when_answers_may_be_uncommitted(since_ms: int | None) -> None:
-    assert parse_note(format_note(since_ms), otherwise_ms=7) == since_ms
+from bridge.worker.answered import Answered, Note, format_note, parse_note
 
 
-@pytest.mark.parametrize("note", ["", "1", "1 x", "2 5", "set by another tool"])
-def test_a_note_that_is_not_ours_means_the_whole_window(note: str) -> None:
-    assert parse_note(note, otherwise_ms=7) == 7
+@given(since_ms=st.none() | st.integers(0, 1 << 62), starts=st.integers(0, 1000))
+def test_a_note_says_since_when_and_how_often_this_offset_was_begun_at(
+    since_ms: int | None, starts: int
+) -> None:
+    note = Note(since_ms, starts)
+
+    assert parse_note(format_note(note), otherwise_ms=7) == note
+
+
+@pytest.mark.parametrize(
+    ("text", "note"), [("1 -", Note(None, 0)), ("1 5", Note(5, 0)), ("1 5 x", Note(5, 0))]
+)
+def test_a_note_of_an_earlier_version_counts_no_starts(text: str, note: Note) -> None:
+    assert parse_note(text, otherwise_ms=7) == note
+
+
+@given(st.text(max_size=12) | st.sampled_from(["", "1", "1 x", "2 5", "set by another tool"]))
+def test_a_note_that_is_not_ours_means_the_whole_window(text: str) -> None:
+    assume(not re.match(r"1 ([0-9]+|-)( |$)", text))
+
+    assert parse_note(text, otherwise_ms=7) == Note(7, 0)
 
 
 def test_only_the_latest_are_remembered() -> None:

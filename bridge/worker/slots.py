@@ -1,0 +1,81 @@
+"""Slots: how many handlers may run at once, dealt in turn to the partitions that wait.
+
+A queue alone would be unfair: a partition that brings a thousand records at once would be served to
+its end before the next one gets a turn. Replayed work steps back for live work: while any of that
+waits, at most a quarter of the slots go to it. Used in one event loop.
+"""
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Callable
+
+from bridge.kafka import Place
+
+_SHARE = 4
+
+
+class Slots:
+    """Slots of one service in one process.
+
+    Args:
+        count: How many there are, 1 or more.
+        is_replay: Tells partitions of replayed work from those of live work.
+    """
+
+    def __init__(self, count: int, is_replay: Callable[[Place], bool]) -> None:
+        self._free = count
+        self._is_replay = is_replay
+        self._replay_limit = max(1, count // _SHARE)
+        self._replays = 0
+        self._waiting: OrderedDict[Place, deque[asyncio.Future[None]]] = OrderedDict()
+        self._live_waits = 0
+
+    async def acquire(self, place: Place) -> None:
+        """Wait for a slot; give it back with `release`."""
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(place, deque()).append(turn)
+        if not self._is_replay(place):
+            self._live_waits += 1
+        self._deal()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.release(place)
+            else:
+                self._forget(place, turn)
+            raise
+
+    def release(self, place: Place) -> None:
+        """Give a slot back that was acquired for a partition."""
+        self._free += 1
+        self._replays -= self._is_replay(place)
+        self._deal()
+
+    def _deal(self) -> None:
+        while self._free and (place := self._next()) is not None:
+            turns = self._waiting[place]
+            self._free -= 1
+            self._replays += self._is_replay(place)
+            turns.popleft().set_result(None)
+            self._note_left(place)
+            if place in self._waiting:
+                self._waiting.move_to_end(place)
+
+    def _next(self) -> Place | None:
+        """Return the partition whose turn it is; None: nobody may have one."""
+        is_held_back = self._live_waits > 0 and self._replays >= self._replay_limit
+        for place in self._waiting:
+            if not (is_held_back and self._is_replay(place)):
+                return place
+        return None
+
+    def _forget(self, place: Place, turn: "asyncio.Future[None]") -> None:
+        self._waiting[place].remove(turn)
+        self._note_left(place)
+
+    def _note_left(self, place: Place) -> None:
+        if not self._is_replay(place):
+            self._live_waits -= 1
+        if not self._waiting[place]:
+            del self._waiting[place]

@@ -1,0 +1,81 @@
+"""Slots are dealt in turn, and replayed work steps back."""
+
+import asyncio
+
+from bridge.kafka import Place
+from bridge.worker.slots import Slots
+
+
+def is_replay(place: Place) -> bool:
+    return place[0] == "replay"
+
+
+class Waiters:
+    """Tasks that each want a slot, and the order in which they got one."""
+
+    def __init__(self, slots: Slots) -> None:
+        self.slots = slots
+        self.served: list[Place] = []
+
+    async def take(self, place: Place) -> None:
+        await self.slots.acquire(place)
+        self.served.append(place)
+
+    async def start(self, *places: Place) -> list[asyncio.Task[None]]:
+        tasks = [asyncio.ensure_future(self.take(place)) for place in places]  # noqa: TID251 - ended by the test
+        await asyncio.sleep(0)
+        return tasks
+
+
+async def test_a_partition_that_brings_many_leaves_others_their_turn() -> None:
+    waiters = Waiters(Slots(1, is_replay))
+    tasks = await waiters.start(*[("live", 0)] * 5, ("live", 1), ("live", 2))
+
+    for _ in range(3):
+        waiters.slots.release(waiters.served[-1])
+        await asyncio.sleep(0)
+
+    assert waiters.served == [("live", 0), ("live", 0), ("live", 1), ("live", 2)]
+    for task in tasks:
+        task.cancel()
+
+
+async def test_while_live_work_waits_a_quarter_at_most_is_replayed() -> None:
+    waiters = Waiters(Slots(8, is_replay))
+    tasks = await waiters.start(*[("replay", 0)] * 20)
+    tasks += await waiters.start(*[("live", 0)] * 20)
+
+    for _ in range(8):
+        waiters.slots.release(("replay", 0))
+    await asyncio.sleep(0)
+
+    # Seven of the eight went to live work; the other one was within the quarter, and it was its turn.
+    assert waiters.served.count(("replay", 0)) == 8 + 1
+    assert waiters.served.count(("live", 0)) == 7
+    for task in tasks:
+        task.cancel()
+
+
+async def test_replayed_work_has_all_of_it_while_no_live_work_waits() -> None:
+    waiters = Waiters(Slots(8, is_replay))
+
+    tasks = await waiters.start(*[("replay", 0)] * 20)
+
+    assert len(waiters.served) == 8
+    for task in tasks:
+        task.cancel()
+
+
+async def test_who_is_cancelled_while_waiting_or_just_served_costs_no_slot() -> None:
+    waiters = Waiters(Slots(1, is_replay))
+    first, second, third = await waiters.start(("live", 0), ("live", 1), ("live", 2))
+    second.cancel()
+    await asyncio.sleep(0)
+
+    waiters.slots.release(("live", 0))
+    third.cancel()  # its turn has come, and it does not know yet
+    await asyncio.gather(first, second, third, return_exceptions=True)  # noqa: TID251 - all are done
+    last = await waiters.start(("live", 3))
+
+    assert waiters.served == [("live", 0), ("live", 3)]
+    await last[0]
