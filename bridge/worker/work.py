@@ -139,7 +139,10 @@ class Work:
                 return "lost"  # another worker owns the record now, and answers it
             if isinstance(follows, retry.Again):
                 return follows
-            return await self._shielded(self._end(partition, record, request, outcome, follows))
+            ending = self._end(partition, record, request, outcome, follows)
+            # A lone record is on its way as soon as it is sent, whoever waits for it; a dead letter
+            # and its answer are two, and the second must not be torn off.
+            return await (ending if follows is None else self._shielded(ending))
         finally:
             partition.end()
 
