@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test scenarios lint check bench pins clean
+.PHONY: demo test scenarios lint check bench bench-worker pins clean
 
 demo: .venv/run ## start everything on an embedded Kafka, ask real questions, print the answers
 	@$(BIN)/python -m demo
@@ -23,6 +23,9 @@ check: lint test ## all of it
 
 bench: .venv/dev ## the bridge beside the raw Kafka round trip and an empty echo
 	@$(BIN)/python -m benchmarks
+
+bench-worker: .venv/dev ## the worker with an empty handler beside a bare loop of the client library
+	@$(BIN)/python -m benchmarks.overhead
 
 pins: .venv/dev ## resolve requirements/*.txt anew
 	@PATH=$(CURDIR)/$(BIN):$$PATH requirements/compile

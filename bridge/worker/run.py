@@ -36,10 +36,10 @@ COMMIT_S = 0.25
 """Commits are batched for so long: a crash costs a look into the reply log, not a repetition."""
 NOTE_S = 5.0
 """A partition taken over cleanly waits so long for its new note before its records go."""
-FULL = 1000
+FULL = 4000
 """Records in hand of which each partition may have its equal share before it is paused, and a few in
 any case; fetching goes on at half of it."""
-FEW = 250
+FEW = 500
 RETRY_S = 1.0
 LAST_S = 2.0
 
