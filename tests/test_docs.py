@@ -9,7 +9,7 @@ from prometheus_client import REGISTRY
 from pydantic import BaseModel
 from starlette.routing import Route
 
-from bridge import claims, envelope, errors, metrics
+from bridge import claims, dead, envelope, errors, metrics
 from bridge.cli.app import app as cli
 from bridge.ingress import Limits, make_app, problem
 from bridge.ingress.lanes import Lanes
@@ -25,7 +25,7 @@ TABLES = {
     for key, field in _File.model_fields.items()
     if isinstance(field.default, BaseModel)
 }
-NO_EFFECT = {"effects"} | {f"worker.{name}" for name in ("dialect", "isolation", "exactly_once")}
+NO_EFFECT = {f"worker.{name}" for name in ("dialect", "isolation", "exactly_once")}
 
 
 def name(path: Path) -> str:
@@ -179,6 +179,15 @@ def test_every_header_of_a_claim_has_its_row_and_no_other() -> None:
     headers = [header for header, _ in claims.format_entry(entry).headers]
 
     assert column("wire", "Claims") == headers
+
+
+def test_every_header_of_a_dead_letter_has_its_row_and_no_other() -> None:
+    verdict = dead.Verdict(reason="r", error="e", attempts=1)
+    record = envelope.Record(topic="t", key=None, value=None)
+
+    made = dead.make_dead(record, verdict, topic="s.dead", group="g", worker="w")
+
+    assert column("wire", "Dead letters") == [header for header, _ in made.headers]
 
 
 def test_every_event_has_its_row_and_no_other() -> None:

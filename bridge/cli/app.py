@@ -14,14 +14,12 @@ from rich.console import Console
 
 from bridge import apikey
 from bridge.cli import processes as processes_
+from bridge.cli.dead import dead
 from bridge.cli.dev import Dev, run_dev, run_kafka
-from bridge.cli.logs import set_up_logs
+from bridge.cli.options import Json, Kafka, Schemas, load_contracts, load_settings
 from bridge.cli.topics import shapes_of
 from bridge.errors import TopicError
-from bridge.kafka import apply_topics, check_config, check_topics
-from bridge.registry import load_services
-from bridge.service import Service
-from bridge.settings import Settings, load
+from bridge.kafka import apply_topics, check_topics
 
 app = typer.Typer(
     name="kbridge",
@@ -37,33 +35,15 @@ topics = typer.Typer(
 app.add_typer(topics, name="topics")
 keys = typer.Typer(help="Make API keys.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
+app.add_typer(dead, name="dead")
 
-Kafka = Annotated[
-    str | None, typer.Option("--kafka", help="Bootstrap servers, host:port (BRIDGE_KAFKA).")
-]
 Port = Annotated[
     int | None, typer.Option(help="TCP port of the ingress; 0 picks one (BRIDGE_PORT).")
 ]
 Data = Annotated[Path, typer.Option(help="Folder that keeps the topics.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")]
-Schemas = Annotated[
-    str | None, typer.Option("--schemas", help="Folder of contracts (BRIDGE_SCHEMAS).")
-]
 Processes = Annotated[
     int | None, typer.Option(help="Ingress processes that share the port (BRIDGE_PROCESSES).")
 ]
-
-
-def _settings(*, is_quiet: bool = False, **flags: object) -> Settings:
-    """Read the settings; a command that ends by itself is quiet: its one line says what is wrong."""
-    settings = load(os.environ, lambda path: Path(path).read_text(encoding="utf-8"), flags)
-    set_up_logs("critical" if is_quiet else settings.log_level)
-    check_config(settings.client_config())
-    return settings
-
-
-def _services(settings: Settings) -> dict[str, Service]:
-    return load_services(Path(settings.schemas))
 
 
 def _print_version(*, is_asked: bool) -> None:
@@ -100,10 +80,10 @@ def dev(
 
     Example: kbridge dev --port 8080
     """
-    settings = _settings(port=port, processes=processes, kafka=kafka)
+    settings = load_settings(port=port, processes=processes, kafka=kafka)
     plan = Dev(
         settings=settings,
-        services=_services(settings),
+        services=load_contracts(settings),
         data=data,
         is_fresh=fresh,
         kafka_port=None if kafka or "BRIDGE_KAFKA" in os.environ else kafka_port,
@@ -121,7 +101,7 @@ def kafka_alone(
 
     Example: kbridge kafka --nodes 3
     """
-    _settings()
+    load_settings()
     asyncio.run(run_kafka(port, nodes, data, Console(highlight=False, soft_wrap=True)))
 
 
@@ -138,8 +118,10 @@ def ingress(
 
     Example: kbridge ingress --host 0.0.0.0 --port 8080 --kafka kafka:9092
     """
-    settings = _settings(host=host, port=port, processes=processes, kafka=kafka, schemas=schemas)
-    processes_.run_ingresses(settings, _services(settings), socket_fd)
+    settings = load_settings(
+        host=host, port=port, processes=processes, kafka=kafka, schemas=schemas
+    )
+    processes_.run_ingresses(settings, load_contracts(settings), socket_fd)
 
 
 @app.command()
@@ -158,8 +140,8 @@ def worker(
 
     Example: kbridge worker greeter --kafka kafka:9092
     """
-    settings = _settings(kafka=kafka, schemas=schemas)
-    known = _services(settings)
+    settings = load_settings(kafka=kafka, schemas=schemas)
+    known = load_contracts(settings)
     unknown = [name for name in services if name not in known]
     if unknown:
         raise typer.BadParameter(
@@ -199,8 +181,8 @@ def topics_apply(kafka: Kafka = None, schemas: Schemas = None, as_json: Json = F
 
     Example: kbridge topics apply --kafka kafka:9092
     """
-    settings = _settings(is_quiet=True, kafka=kafka, schemas=schemas)
-    shapes = shapes_of(_services(settings))
+    settings = load_settings(is_quiet=True, kafka=kafka, schemas=schemas)
+    shapes = shapes_of(load_contracts(settings))
     made = asyncio.run(apply_topics(settings.client_config(), shapes))
     if as_json:
         typer.echo(json.dumps({"topics": [shape.name for shape in shapes], "created": made}))
@@ -218,8 +200,10 @@ def topics_check(kafka: Kafka = None, schemas: Schemas = None, as_json: Json = F
 
     Example: kbridge topics check
     """
-    settings = _settings(is_quiet=True, kafka=kafka, schemas=schemas)
-    report = asyncio.run(check_topics(settings.client_config(), shapes_of(_services(settings))))
+    settings = load_settings(is_quiet=True, kafka=kafka, schemas=schemas)
+    report = asyncio.run(
+        check_topics(settings.client_config(), shapes_of(load_contracts(settings)))
+    )
     if as_json:
         typer.echo(json.dumps({"wrong": report.wrong, "warnings": report.warnings}))
     else:
