@@ -10,12 +10,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from bridge import ids
 from bridge.envelope import Event, Record, Request, make_reply, parse_request
-from bridge.kafka import Config, describe_topics, open_producer
+from bridge.kafka import Config, Shape, apply_topics, describe_topics, open_producer, open_reader
+from bridge.redrive import Letter, State
 from bridge.registry import load_services
+from bridge.replay import Order, read_letters, redrive
+from bridge.replay.writing import Writing
 from bridge.service import Service
 from tests.deadletters import die, make
 from tests.stack import Stack, until
@@ -27,7 +31,8 @@ class Operator:
     """Who has dead letters of one service, and the commands."""
 
     def __init__(self, stack: Stack, *, settings: str = "") -> None:
-        stack.copy_services("echo")
+        if not stack.schemas.exists():
+            stack.copy_services("echo")
         self.stack = stack
         self.name = stack.name("echo")
         if settings:
@@ -305,6 +310,61 @@ def test_large_letters_go_by_the_handful(operator: Operator) -> None:
     assert [(record.value or b"")[:1] for record in operator.written()] == [
         bytes([n]) for n in range(5)
     ]
+
+
+def test_a_deadline_goes_by_the_brokers_clock(operator: Operator) -> None:
+    operator.write(make(operator.name, operator.request(1)))
+    order = Order(replay_id="r")
+
+    outcome = asyncio.run(
+        redrive(
+            {"bootstrap.servers": operator.stack.kafka},
+            operator.service,
+            order,
+            own_ms=lambda: time.time_ns() // 1_000_000 - 3_600_000,
+        )
+    )
+
+    (copy,) = operator.written()
+    deadline_ms = parse_request(copy).deadline_ms or 0
+    assert outcome.count(State.WAITING) == 1
+    assert abs(deadline_ms - operator.service.deadline_s * 1000 - copy.timestamp_ms) < 60_000
+
+
+def test_a_letter_that_is_gone_when_it_is_to_be_copied_is_said_to_be(operator: Operator) -> None:
+    operator.write(*(make(operator.name, operator.request(n), offset=n) for n in range(2)))
+    config: Config = {"bootstrap.servers": operator.stack.kafka}
+
+    async def write() -> list[Letter]:
+        there = (await read_letters(config, operator.service)).in_order()
+        gone = msgspec.structs.replace(there[0], offset=99)
+        async with open_reader(config) as reader:
+            writing = Writing(reader, operator.service, Order(replay_id="r"), lambda *_: None, 3)
+            return await writing.run(config, [*there, gone], lambda: time.time_ns() // 1_000_000)
+
+    lost = asyncio.run(write())
+
+    assert [letter.offset for letter in lost] == [99]
+    assert len(operator.written()) == 2
+
+
+def test_a_redrive_that_cannot_go_on_says_how_far_it_came(stack: Stack) -> None:
+    stack.copy_services("echo")
+    small = Shape(
+        name=f"{stack.name('echo')}.replay",
+        partitions=4,
+        settings={"max.message.bytes": "2000", "message.timestamp.type": "LogAppendTime"},
+    )
+    asyncio.run(apply_topics({"bootstrap.servers": stack.kafka}, [small]))
+    operator = Operator(stack)
+    operator.write(make(operator.name, operator.request(1), b"x" * 5000))
+
+    done = operator.run("redrive", "--all")
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("kbridge: stopped after 0 of 1: ")
+    assert done.stderr.count("\n") == 1
+    assert operator.written() == []
 
 
 def test_a_rate_is_kept_and_a_terminal_shows_how_far_it_is(operator: Operator) -> None:

@@ -15,6 +15,8 @@ from bridge.cli import main
         ("worker", "SERVICE"),
         ("nope", "nope"),
         ("worker none", "no service none"),
+        ("dead list none", "no service none"),
+        ("dead redrive greeter", "one of --id, --reason and --all"),
     ],
 )
 def test_wrong_use_is_told_in_one_line(
