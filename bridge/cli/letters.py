@@ -89,7 +89,7 @@ def format_found(found: Found, service: Service) -> list[str]:
     place = f"{letter.topic}/{letter.origin_partition}/{letter.origin_offset}"
     lines = [
         f"request     {plain(letter.request_id)}",
-        f"generation  {letter.generation} (dead letters of it: {_listed(found.generations)})",
+        f"generation  {letter.generation} (the request has letters of {_listed(found.generations)})",
         f"place       {service.dead_topic}/{letter.partition}/{letter.offset}, {format_time(letter.time_ms)}",
         f"state       {found.state.value}, replayed {letter.replays} times before",
         f"reason      {plain(verdict.reason)}",
