@@ -69,12 +69,10 @@ class Writing:
         Raises:
             OutcomeUnknownError: Some are written, and some not.
         """
-        configured = int(config.get("message.max.bytes", 0))
-        largest = {"message.max.bytes": max(dead.MAX_RECORD_BYTES, configured)}
         lost: list[Letter] = []
         by_place = sorted(going, key=lambda each: (each.partition, each.offset))
         try:
-            async with open_producer({**config, **largest}) as producer:
+            async with open_producer(config, largest_bytes=dead.MAX_RECORD_BYTES) as producer:
                 skew_ms = await self._learn_skew(producer.route(0), own_ms)
                 send = producer.route(self._total)
                 self._began_s = asyncio.get_running_loop().time()

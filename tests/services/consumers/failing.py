@@ -24,6 +24,12 @@ ERRORS: dict[str, Exception] = {
 }
 
 
+async def mended(request: dict[str, str], context: Context) -> dict[str, str]:
+    """Do what `handle` would not."""
+    note(request, context)
+    return {"text": f"{request['text']} mended"}
+
+
 async def fail(request: dict[str, str]) -> dict[str, str]:
     match request["do"]:
         case "hang":
