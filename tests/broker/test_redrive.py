@@ -10,6 +10,7 @@ import time
 import msgspec
 import pytest
 
+from bridge.cli.letters import count
 from bridge.envelope import Event, Request, make_reply, parse_request
 from bridge.kafka import Config, Shape, apply_topics, open_reader
 from bridge.redrive import Letter, State
@@ -191,6 +192,31 @@ def test_a_deadline_goes_by_the_brokers_clock(operator: Operator) -> None:
     deadline_ms = parse_request(copy).deadline_ms or 0
     assert outcome.count(State.WAITING) == 1
     assert abs(deadline_ms - operator.service.deadline_s * 1000 - copy.timestamp_ms) < 60_000
+
+
+def test_what_is_older_than_the_record_of_redrives_goes_only_when_it_is_said(
+    operator: Operator,
+) -> None:
+    operator.write(make(operator.name, operator.request(1)))
+    config: Config = {"bootstrap.servers": operator.stack.kafka}
+
+    def redrive_in_two_days(order: Order) -> dict[str, int]:
+        two_days_ms = 2 * 86_400_000
+        outcome = asyncio.run(
+            redrive(
+                config,
+                operator.service,
+                order,
+                own_ms=lambda: time.time_ns() // 1_000_000 + two_days_ms,
+            )
+        )
+        return {name: number for name, number in count(outcome).items() if number}
+
+    assert redrive_in_two_days(Order(replay_id="r")) == {"selected": 1, "unknown": 1}
+    assert operator.written() == []
+    taken = redrive_in_two_days(Order(replay_id="r", is_unknown_taken=True))
+    assert taken == {"selected": 1, "redriven": 1}
+    assert len(operator.written()) == 1
 
 
 def test_a_letter_that_is_gone_when_it_is_to_be_copied_is_said_to_be(operator: Operator) -> None:
