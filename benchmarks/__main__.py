@@ -18,7 +18,7 @@ from benchmarks.meter import Cell, Load
 from benchmarks.running import find_port, open_process, run_load, wait_answer
 from benchmarks.table import JVM, render
 from bridge.cli.topics import shapes_of
-from bridge.embedded import open_kafka
+from bridge.embedded import Trial, open_kafka
 from bridge.kafka import Shape, apply_topics
 from bridge.registry import load_services
 
@@ -101,7 +101,7 @@ async def _stage(bench: Bench) -> AsyncIterator[Stage]:
     echo_port, port = find_port(), find_port()
     async with AsyncExitStack() as stack:
         kafka = await stack.enter_async_context(
-            open_kafka(data=bench.folder / "kafka", port=0, jit=True, say=print)
+            open_kafka(data=bench.folder / "kafka", port=0, trial=Trial(jit=True), say=print)
         )
         shapes = shapes_of(load_services(Path("schemas")))
         twins = [_twin(shape) for shape in shapes if shape.name.startswith(f"{SERVICE}.")]

@@ -21,6 +21,7 @@ import pytest
 from bridge.embedded import guarded
 from bridge.embedded.jars import Jars, load_class_path
 from bridge.embedded.node import Node, format_settings
+from tests.faults import ProxiedKafka, open_proxy
 from tests.stack import Stack, open_stack
 
 _ROOT = Path(__file__).parents[1]
@@ -38,8 +39,9 @@ def anyio_backend() -> str:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Fetch Kafka's jars before the first test's time starts to run."""
-    is_used = any("kafka" in getattr(item, "fixturenames", ()) for item in session.items)
-    if is_used and not _WANTED and not session.config.option.collectonly:
+    names = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    is_used = "proxied_kafka" in names or ("kafka" in names and not _WANTED)
+    if is_used and not session.config.option.collectonly:
         asyncio.run(load_class_path(Jars(), print))
 
 
@@ -71,10 +73,19 @@ def stack(kafka: str, tmp_path: Path) -> Iterator[Stack]:
         yield made
 
 
+@pytest.fixture(scope="session")
+def proxied_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxiedKafka]:
+    """A Kafka of its own, embedded in any case, with a proxy that disturbs single requests."""
+    data = tmp_path_factory.mktemp("proxied")
+    with open_proxy() as proxy, _embedded(data, "--proxied-port", str(proxy.port)) as direct:
+        yield ProxiedKafka(f"127.0.0.1:{proxy.port}", direct, proxy)
+
+
 @contextmanager
-def _embedded(data: Path) -> Iterator[str]:
+def _embedded(data: Path, *options: str) -> Iterator[str]:
     """Run it as a child: it needs an event loop that lives longer than a test's."""
     command = [sys.executable, "-m", "bridge.embedded", "--port", "0", "--data", str(data)]
+    command += options
     with (
         (data / "stderr").open("w+") as errors,
         subprocess.Popen(  # noqa: S603 - this project's own

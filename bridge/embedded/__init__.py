@@ -36,7 +36,7 @@ from bridge.embedded.jvm import Jvm, start, stop, wait_until
 from bridge.embedded.node import Node, format_settings, java_command
 from bridge.errors import EmbeddedKafkaError
 
-__all__ = ["Jars", "Kafka", "empty_folder", "guarded", "open_kafka"]
+__all__ = ["Jars", "Kafka", "Trial", "empty_folder", "guarded", "open_kafka"]
 
 _READY_S = 60.0
 _LOCK_S = 2.0  # what a JVM takes to die after its owner was killed
@@ -76,13 +76,27 @@ class Kafka:
             await asyncio.sleep(_WATCH_S)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """What only tests and benchmarks want.
+
+    Attributes:
+        jit: Leave Java's compiler whole: slower to start, faster in the long run.
+        proxied_port: Port of 127.0.0.1 at which the first node's proxy listens, the next ones for
+            further nodes; it forwards to the same port of 127.0.0.2 (`Node.proxied_port`). 0: none.
+    """
+
+    jit: bool = False
+    proxied_port: int = 0
+
+
 @asynccontextmanager
 async def open_kafka(
     *,
     data: Path,
     port: int = 9092,
     nodes: int = 1,
-    jit: bool = False,
+    trial: Trial = Trial(),
     jars: Jars = Jars(),  # noqa: B008 - frozen
     say: Callable[[str], None] = lambda _: None,
 ) -> AsyncIterator[Kafka]:
@@ -95,7 +109,7 @@ async def open_kafka(
         data: Folder for everything that this Kafka keeps; made when missing.
         port: The first node's port for clients, the next ones for further nodes; 0: free ports.
         nodes: 1 or 3; a data folder keeps the number that it was made with.
-        jit: Leave Java's compiler whole: slower to start, faster in the long run.
+        trial: What only tests and benchmarks want.
         jars: Where Kafka's jars are kept and fetched from.
         say: Told what is going on, in one line, where it takes seconds.
 
@@ -115,11 +129,12 @@ async def open_kafka(
                     folder=data / f"node-{1 + i}",
                     port=ports[i],
                     controller_port=ports[nodes + i],
+                    proxied_port=trial.proxied_port and trial.proxied_port + i,
                 )
                 for i in range(nodes)
             ]
             await _format(found, cluster_id, class_path)
-            async with _open_nodes(found, class_path, jit=jit, lock=lock) as jvms:
+            async with _open_nodes(found, class_path, jit=trial.jit, lock=lock) as jvms:
                 bootstrap = ",".join(node.address for node in found)
                 yield Kafka(bootstrap=bootstrap, nodes=tuple(jvms))
 

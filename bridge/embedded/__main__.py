@@ -1,6 +1,11 @@
 """The embedded Kafka as a program: prints `ready HOST:PORT`, runs until SIGTERM or Ctrl-C.
 
-python -m bridge.embedded --data FOLDER [--port 0] [--nodes 3] [--jit]
+python -m bridge.embedded --data FOLDER [--port 0] [--nodes 3] [--jit] [--proxied-port N]
+
+For tests, `--proxied-port N` adds a listener for a proxy that injects faults: the proxy listens at
+127.0.0.1:N and forwards to 127.0.0.2:N, where Kafka listens. Whoever comes that way is told that
+Kafka is at 127.0.0.1:N, so it never goes around the proxy; whoever comes by the printed address is
+not touched by it.
 """
 
 import argparse
@@ -9,7 +14,7 @@ import signal
 import sys
 from pathlib import Path
 
-from bridge.embedded import Jars, open_kafka
+from bridge.embedded import Jars, Trial, open_kafka
 from bridge.errors import EmbeddedKafkaError
 
 
@@ -19,6 +24,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=9092, help="0: a free one")
     parser.add_argument("--nodes", type=int, default=1, choices=[1, 3])
     parser.add_argument("--jit", action="store_true", help="leave the JIT whole, for benchmarks")
+    parser.add_argument("--proxied-port", type=int, default=0, help="port of a proxy, for tests")
     parser.add_argument("--cache", type=Path, default=Jars().cache, help="folder for Kafka's jars")
     parser.add_argument("--repository", help="base URL of the Maven repository to fetch them from")
     return parser.parse_args()
@@ -31,7 +37,7 @@ async def _run(arguments: argparse.Namespace) -> None:
         data=arguments.data,
         port=arguments.port,
         nodes=arguments.nodes,
-        jit=arguments.jit,
+        trial=Trial(jit=arguments.jit, proxied_port=arguments.proxied_port),
         jars=Jars(cache=arguments.cache, repository=arguments.repository),
         say=_say,
     ) as kafka:

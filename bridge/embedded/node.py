@@ -14,6 +14,7 @@ from bridge.errors import EmbeddedKafkaError
 
 _LOG4J = Path(__file__).with_name("log4j2.properties")
 _HOST = "127.0.0.1"
+_BEHIND = "127.0.0.2"  # the loopback interface too; not an address of macOS as it comes
 _MOST_REPLICAS = 3
 
 
@@ -26,12 +27,16 @@ class Node:
         folder: All its files.
         port: TCP port for clients and other brokers, on the loopback address.
         controller_port: TCP port for the metadata quorum, on the loopback address.
+        proxied_port: TCP port of a proxy in front of this node, on the loopback address. What comes
+            through it is told that the whole Kafka is there, so it never goes around it. The node
+            itself listens at the same port of 127.0.0.2; 0: there is no proxy.
     """
 
     number: int
     folder: Path
     port: int
     controller_port: int
+    proxied_port: int = 0
 
     @property
     def records(self) -> Path:
@@ -69,7 +74,7 @@ def format_settings(node: Node, nodes: Sequence[Node], records: Path) -> str:
     replicas = min(len(nodes), _MOST_REPLICAS)
     in_sync = max(1, replicas - 1)
     voters = ",".join(f"{each.number}@{_HOST}:{each.controller_port}" for each in nodes)
-    settings = {
+    settings: dict[str, object] = {
         "process.roles": "broker,controller",
         "node.id": node.number,
         "controller.quorum.voters": voters,
@@ -98,7 +103,20 @@ def format_settings(node: Node, nodes: Sequence[Node], records: Path) -> str:
         "log.index.size.max.bytes": 1 << 20,  # 10 MiB, twice for each partition, otherwise
         "log.retention.check.interval.ms": 30_000,  # five minutes otherwise: too long to watch
     }
+    if node.proxied_port:
+        _add_proxied(settings, node)
     return "".join(f"{key}={value}\n" for key, value in settings.items())
+
+
+def _add_proxied(settings: dict[str, object], node: Node) -> None:
+    """Add a listener that tells its clients the proxy's address, not its own."""
+    listens = f"PROXIED://{_BEHIND}:{node.proxied_port}"
+    told = f"PROXIED://{_HOST}:{node.proxied_port}"
+    settings["listeners"] = f"{settings['listeners']},{listens}"
+    settings["advertised.listeners"] = f"PLAINTEXT://{node.address},{told}"
+    security = settings["listener.security.protocol.map"]
+    settings["listener.security.protocol.map"] = f"{security},PROXIED:PLAINTEXT"
+    settings["inter.broker.listener.name"] = "PLAINTEXT"
 
 
 def java_command(node: Node, class_path: str, *, jit: bool) -> list[str]:
