@@ -7,7 +7,15 @@ not known here.
 
 from bridge.kafka.backlog import Backlog, Groups, open_groups
 from bridge.kafka.client import Config, check_config
-from bridge.kafka.group import Assigned, Group, GroupMember, Place, Position, open_group
+from bridge.kafka.group import (
+    Assigned,
+    Group,
+    GroupMember,
+    GroupMetadata,
+    Place,
+    Position,
+    open_group,
+)
 from bridge.kafka.lane import open_lanes
 from bridge.kafka.outcome import classify
 from bridge.kafka.producer import Placed, Producer, Send, delivery_timeout_ms, open_producer
@@ -20,14 +28,25 @@ from bridge.kafka.topics import (
     check_topics,
     describe_topics,
 )
+from bridge.kafka.transaction import (
+    Committed,
+    Lost,
+    NotCommitted,
+    Transactions,
+    open_transactions,
+)
 
 __all__ = [
     "Assigned",
     "Backlog",
+    "Committed",
     "Config",
     "Group",
     "GroupMember",
+    "GroupMetadata",
     "Groups",
+    "Lost",
+    "NotCommitted",
     "Place",
     "Placed",
     "Position",
@@ -36,6 +55,7 @@ __all__ = [
     "Report",
     "Send",
     "Shape",
+    "Transactions",
     "apply_topics",
     "check_config",
     "check_topics",
@@ -48,4 +68,5 @@ __all__ = [
     "open_producer",
     "open_reader",
     "open_tail",
+    "open_transactions",
 ]

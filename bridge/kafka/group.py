@@ -42,11 +42,31 @@ _POLL_S = 0.05
 _SETTLE_S = 30.0
 
 
+_MARK = "#"
+_NO_MEMBER = b"CGMDv2:\xff\xff\xff\xff"
+"""How the library writes membership metadata down: this, a generation of -1, when there is none."""
+
+
 class Position(NamedTuple):
-    """What is committed for a partition: the next offset to read, and a note of ours."""
+    """What is committed for a partition: the next offset to read, and a note of ours.
+
+    The note has no `#`: what is behind one is the mark of a transaction, and not told.
+    """
 
     offset: int
     note: str
+
+
+class GroupMetadata(NamedTuple):
+    """What shows Kafka that a process is a member of a group, as of one generation (KIP-447).
+
+    Attributes:
+        group: The group's name.
+        token: Generation and member ID, in the library's own form.
+    """
+
+    group: str
+    token: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,9 +111,15 @@ class Group:
     Whatever the consumer shall do, its poll thread does, between two polls: the library lets one
     thread at a time into a consumer, and a loop of polls leaves no room for another (measured: a
     commit from a second thread waited until the loop ended).
+
+    Attributes:
+        metadata: Shows a transaction's coordinator that this process is a member; None: it is none.
+            It is set in the order in which `GroupMember` is told, so one that comes after partitions
+            were lost is never seen before `lost` was called: their late work cannot be committed.
     """
 
     def __init__(self, consumer: ck.Consumer) -> None:
+        self.metadata: GroupMetadata | None = None
         self._consumer = consumer
         self._commands: deque[Callable[[], object]] = deque()
 
@@ -128,8 +154,13 @@ class _Callbacks:
     """Carries what happens to the membership from the poll thread into the loop, in order."""
 
     def __init__(
-        self, member: GroupMember, loop: asyncio.AbstractEventLoop, beside: Place | None
+        self,
+        name: str,
+        member: GroupMember,
+        loop: asyncio.AbstractEventLoop,
+        beside: Place | None,
     ) -> None:
+        self._name = name
         self._member = member
         self._loop = loop
         self._beside = beside
@@ -143,6 +174,8 @@ class _Callbacks:
         return [*partitions, *twins]
 
     def on_assign(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
+        # Called once for each generation, with no partitions where nothing changes for this member.
+        self._learn(consumer)
         # Not waited for: the loop's queue keeps the order, so it comes before their records.
         if partitions:
             mine = self._with_twins(partitions)
@@ -153,6 +186,7 @@ class _Callbacks:
     def on_revoke(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
         if not partitions:
             return
+        self._learn(consumer)
         mine = self._with_twins(partitions)
         positions = self._wait(self._member.revoked(_places(mine)))
         # Commits asked for before go first: after the partitions are free they would set the next
@@ -171,16 +205,23 @@ class _Callbacks:
             if self.group is not None:
                 self.group.forget()
             mine = self._with_twins(partitions)
+            self._loop.call_soon_threadsafe(self._set, None)
             self._loop.call_soon_threadsafe(self._member.lost, _places(mine))
             consumer.incremental_unassign(mine)
 
     def on_commit(self, error: ck.KafkaError | None, partitions: list[ck.TopicPartition]) -> None:
         why = None if error is None else error.str()
-        positions = {
-            (place.topic, place.partition): Position(place.offset, place.metadata or "")
-            for place in partitions
-        }
+        positions = {(place.topic, place.partition): _read(place) for place in partitions}
         self._loop.call_soon_threadsafe(self._member.committed, positions, why)
+
+    def _learn(self, consumer: ck.Consumer) -> None:
+        token = bytes(consumer.consumer_group_metadata())
+        found = None if token.startswith(_NO_MEMBER) else GroupMetadata(self._name, token)
+        self._loop.call_soon_threadsafe(self._set, found)
+
+    def _set(self, metadata: GroupMetadata | None) -> None:
+        if self.group is not None:
+            self.group.metadata = metadata
 
     def _wait(self, told: Coroutine[None, None, T]) -> T | None:
         try:
@@ -211,7 +252,7 @@ async def open_group(
         beside: Another topic, and how many partitions it has.
     """
     loop = asyncio.get_running_loop()
-    callbacks = _Callbacks(member, loop, beside)
+    callbacks = _Callbacks(group, member, loop, beside)
     settings = merge(SHARED, READING, GROUP, {"group.id": group}, config)
     settings["on_commit"] = callbacks.on_commit
     consumer = ck.Consumer(settings)
@@ -251,18 +292,25 @@ def _committed(consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> li
 
 def _assigned(consumer: ck.Consumer, place: ck.TopicPartition) -> Assigned:
     first, end = consumer.get_watermark_offsets(place, timeout=_CALL_S)
-    position = Position(place.offset, place.metadata or "") if place.offset >= 0 else None
+    position = _read(place) if place.offset >= 0 else None
     start = first if position is None else position.offset
     return Assigned(place=(place.topic, place.partition), position=position, start=start, end=end)
 
 
+def _read(place: ck.TopicPartition) -> Position:
+    """Read a committed position; behind its note may be the mark of a transaction."""
+    return Position(place.offset, (place.metadata or "").partition(_MARK)[0])
+
+
 def _commit(consumer: ck.Consumer, positions: Mapping[Place, Position]) -> None:
-    consumer.commit(offsets=_offsets(positions), asynchronous=True)
+    consumer.commit(offsets=offsets_of(positions), asynchronous=True)
 
 
-def _offsets(positions: Mapping[Place, Position]) -> list[ck.TopicPartition]:
+def offsets_of(positions: Mapping[Place, Position], mark: str = "") -> list[ck.TopicPartition]:
+    """Write positions as the library wants them, each with the mark of a transaction, if any."""
+    end = mark and _MARK + mark
     return [
-        ck.TopicPartition(topic, partition, position.offset, metadata=position.note)
+        ck.TopicPartition(topic, partition, position.offset, metadata=position.note + end)
         for (topic, partition), position in positions.items()
     ]
 
