@@ -6,6 +6,7 @@ contiguous means: no record that was started before it is unfinished.
 """
 
 from collections import OrderedDict
+from collections.abc import Set as AbstractSet
 
 
 class Ledger:
@@ -39,6 +40,10 @@ class Ledger:
     def committable(self) -> int:
         """The next offset to read after a crash: everything below it is finished."""
         return next(iter(self._open), self._next)
+
+    def after(self, finished: AbstractSet[int]) -> int:
+        """Return what could be committed if these offsets were finished too."""
+        return next((offset for offset in self._open if offset not in finished), self._next)
 
     @property
     def ahead(self) -> int:

@@ -25,7 +25,7 @@ TABLES = {
     for key, field in _File.model_fields.items()
     if isinstance(field.default, BaseModel)
 }
-NO_EFFECT = {f"worker.{name}" for name in ("dialect", "isolation", "exactly_once")}
+NO_EFFECT = {f"worker.{name}" for name in ("dialect", "isolation")}
 
 
 def name(path: Path) -> str:

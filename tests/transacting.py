@@ -47,7 +47,7 @@ class Member:
         for place in places:
             del self.owned[place]
 
-    def committed(self, offsets: Mapping[Place, int], why: str | None) -> None:
+    def committed(self, positions: Mapping[Place, Position], why: str | None) -> None:
         """Commits are transactions here."""
 
     def take(self, records: list[Record]) -> None:
@@ -123,7 +123,7 @@ class Bench:
 async def open_member(config: Config, name: str) -> AsyncIterator[Member]:
     # The group comes after its member, of which it is told before anything is assigned.
     member = Member(None, {}, asyncio.Event())  # type: ignore[arg-type]
-    async with open_group(config, name, [f"{name}.in"], member) as group:
+    async with open_group(config, name, f"{name}.in", member) as group:
         member.group = group
         yield member
 

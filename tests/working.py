@@ -37,7 +37,9 @@ async def work_during(
             open_cancelled(config, [loaded.name], own_ms=own_ms) as cancelled,
             asyncio.TaskGroup() as tasks,
         ):
-            clients = Clients(config, producer, reader, cancelled, draw=lambda: 0.5, name="test")
+            clients = Clients(
+                config, producer, reader, cancelled, draw=lambda: 0.5, name="test", run_id="test"
+            )
             worker = Worker(loaded, handler, clients=clients, own_ms=own_ms)
             tasks.create_task(worker.run(stop))
             try:

@@ -22,7 +22,7 @@ import structlog
 import uvicorn
 import uvloop
 
-from bridge import apikey
+from bridge import apikey, dead
 from bridge.embedded import guarded
 from bridge.errors import SettingsError
 from bridge.ids import LANES
@@ -32,7 +32,7 @@ from bridge.ingress.lanes import Lanes
 from bridge.kafka import open_producer, open_reader
 from bridge.service import Service
 from bridge.settings import Settings
-from bridge.worker import LARGEST_BYTES, Clients, Worker, load_handler, open_cancelled
+from bridge.worker import Clients, Worker, load_handler, open_cancelled
 
 _log = structlog.get_logger("bridge.cli")
 
@@ -317,7 +317,9 @@ async def run_workers(settings: Settings, services: list[Service], where: str | 
     config = settings.client_config()
     async with (
         # What a worker wants written it waits for itself.
-        open_producer(config, few=WORKER_FEW, grace_s=1.0, largest_bytes=LARGEST_BYTES) as producer,
+        open_producer(
+            config, few=WORKER_FEW, grace_s=1.0, largest_bytes=dead.MAX_RECORD_BYTES
+        ) as producer,
         open_reader(config) as reader,
         open_cancelled(config, [each.name for each in services], own_ms=now_ms) as cancelled,
         asyncio.TaskGroup() as tasks,
@@ -329,6 +331,7 @@ async def run_workers(settings: Settings, services: list[Service], where: str | 
             cancelled,
             draw=secrets.SystemRandom().random,
             name=f"{socket.gethostname()}/{os.getpid()}",
+            run_id=secrets.token_hex(8),
         )
         for service in services:
             handler = load_handler(where or f"consumers.{service.name}:handle", service, threads)

@@ -8,6 +8,5 @@ from bridge.worker.begin import Clients
 from bridge.worker.cancelled import open_cancelled
 from bridge.worker.handler import Handler, load_handler
 from bridge.worker.run import Worker
-from bridge.worker.work import LARGEST_BYTES
 
-__all__ = ["LARGEST_BYTES", "Clients", "Handler", "Worker", "load_handler", "open_cancelled"]
+__all__ = ["Clients", "Handler", "Worker", "load_handler", "open_cancelled"]

@@ -13,7 +13,7 @@ import structlog
 from bridge import metrics, tracing
 from bridge.codec import render_json
 from bridge.context import Context
-from bridge.envelope import Event, Record, Request, make_reply
+from bridge.envelope import Event, Identity, Record, Request, make_reply
 from bridge.errors import BodyTooLargeError, InvalidPayloadError, RecordError, TopicError
 from bridge.forward import read_record, take_reply
 from bridge.kafka import Placed, Producer, Send
@@ -87,6 +87,7 @@ class Attempts:
         self._clock = clock
         self._in_hand = in_hand
         self._cancelled = cancelled
+        self._told: dict[Identity, list[asyncio.Future[Placed]]] = {}
         self._tracer = tracing.find_tracer()
         self._seconds = metrics.HANDLER_SECONDS.labels(service.name)
 
@@ -272,6 +273,28 @@ class Attempts:
             return
         written = send(make_reply(request, Event.PROGRESS, value))
         written.add_done_callback(_note_loss)
+        if self._service.worker.exactly_once:
+            self._told.setdefault(request.identity, []).append(written)
+
+    async def wait_told(self, request: Request) -> None:
+        """Wait until what was told of a request is acknowledged: its last event takes another way."""
+        told = self._told.pop(request.identity, None)
+        if told:
+            await asyncio.wait(told)
+
+    def make_last(self, request: Request, outcome: Outcome) -> Record | None:
+        """Make the last event of a request; None: nobody wants one.
+
+        Raises:
+            BodyTooLargeError: It is larger than Kafka takes.
+        """
+        if request.reply_to is None or self.was_cancelled(request):
+            return None
+        record = make_reply(
+            request, outcome.event, outcome.value, sequence=outcome.count, extra=outcome.headers
+        )
+        self._producer.check_size(record)
+        return record
 
     async def _write(
         self,

@@ -27,6 +27,7 @@ class Clients:
         cancelled: What has been cancelled.
         draw: Draws a number in [0, 1).
         name: This process, for people.
+        run_id: This process, unlike any other there ever was.
     """
 
     config: Config
@@ -35,6 +36,7 @@ class Clients:
     cancelled: Cancelled
     draw: Callable[[], float]
     name: str
+    run_id: str
 
 
 async def find_places(config: Config, service: Service) -> tuple[list[Place], Place]:

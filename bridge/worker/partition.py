@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 
 from bridge.envelope import Record
 from bridge.kafka import Assigned, Place, Position
@@ -92,6 +93,15 @@ class Partition:
         """
         is_begun = not self.is_gone and self.ledger.committable == self.starts_at
         return Note(self.since_ms(now_ms), self.starts if is_begun else 0)
+
+    def foresee(self, finished: AbstractSet[int], now_ms: int) -> Position:
+        """Return what is to be committed together with the answers of these offsets.
+
+        Its note reaches back as far as it would without them: a moment too far does no harm.
+        """
+        offset = self.ledger.after(finished)
+        starts = self.starts if offset == self.starts_at else 0
+        return Position(offset, format_note(Note(self.since_ms(now_ms), starts)))
 
     def leave(self, *, is_lost: bool = False) -> None:
         """Note that it is no longer ours; what waits for something of it is woken."""

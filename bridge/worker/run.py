@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack
 from typing import TypeVar
 
 import structlog
@@ -16,6 +17,7 @@ from bridge.kafka import (
     Place,
     Position,
     open_group,
+    open_transactions,
 )
 from bridge.service import Service
 from bridge.worker.answered import Answered, read_back
@@ -24,6 +26,7 @@ from bridge.worker.begin import Clients, find_places
 from bridge.worker.handler import Handler
 from bridge.worker.partition import REFRESH_S, Partition, find_positions
 from bridge.worker.slots import Slots
+from bridge.worker.together import Together
 from bridge.worker.work import Chances, Result, Work
 
 _log = structlog.get_logger("bridge.worker")
@@ -94,6 +97,8 @@ class Worker:
         self._lanes: list[Place] = []
         self._beside: Place | None = None
         self._group: Group | None = None
+        self._run_id = clients.run_id
+        self._together: Together | None = None
         self._tasks: asyncio.TaskGroup | None = None
         self._draining: set[asyncio.Task[None]] = set()
         self._writing: set[asyncio.Task[Result]] = set()
@@ -108,8 +113,10 @@ class Worker:
         """
         if not await self._begin(stop):
             return
-        async with asyncio.TaskGroup() as tasks:
-            self._tasks = tasks
+        async with AsyncExitStack() as stack:
+            together = await self._open_together(stack)
+            tasks = self._tasks = await stack.enter_async_context(asyncio.TaskGroup())
+            writing = [] if together is None else [tasks.create_task(together.run())]
             async with open_group(
                 self._config,
                 self._service.group,
@@ -124,17 +131,28 @@ class Worker:
                 committing.cancel()
             if self._writing:  # what is being written is not torn, but has no more than a moment
                 await asyncio.wait(self._writing, timeout=LAST_S)
-            for task in (*self._draining, *self._writing):
+            for task in (*self._draining, *self._writing, *writing):
                 task.cancel()
+
+    async def _open_together(self, stack: AsyncExitStack) -> Together | None:
+        if not self._service.worker.exactly_once:
+            return None
+        name = f"bridge.{self._service.name}.{self._run_id}"
+        transactions = await stack.enter_async_context(open_transactions(self._config, name))
+        self._together = self._work.ending.together = Together(
+            transactions,
+            lambda: None if self._group is None else self._group.metadata,
+            self._clock.now_ms,
+        )
+        return self._together
 
     async def _begin(self, stop: asyncio.Event) -> bool:
         """Find topics and time, unless told to stop first; returns whether to go on."""
         async with asyncio.TaskGroup() as tasks:
-            starting = tasks.create_task(self._start())
-            stopping = tasks.create_task(stop.wait())
-            await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
-            starting.cancel()
-            stopping.cancel()
+            both = [tasks.create_task(self._start()), tasks.create_task(stop.wait())]
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            for one in both:
+                one.cancel()
         return not stop.is_set()
 
     async def _start(self) -> None:
@@ -148,7 +166,7 @@ class Worker:
         """Own partitions; their records are held until it is known what is answered already."""
         mine = [Partition(one) for one in partitions]
         self._partitions.update({partition.place: partition for partition in mine})
-        self._spawn(self._warm(mine))
+        self._create(self._warm(mine), self._draining)
 
     async def revoked(self, places: Sequence[Place]) -> dict[Place, Position]:
         """Give partitions up: what runs may finish within the grace time, then it is committed."""
@@ -207,7 +225,7 @@ class Worker:
         for partition in partitions:
             if partition.careful_until:
                 _log.warning("careful", place=partition.place, until=partition.careful_until)
-                self._spawn(self._go_carefully(partition))
+                self._create(self._go_carefully(partition), self._draining)
             else:
                 self._open(partition)
         self._throttle()
@@ -270,7 +288,7 @@ class Worker:
             self._answered.add(found, now_ms=self._clock.now_ms())
             return
 
-    # Work ----------------------------------------------------------------------------------
+    # Work ---
 
     def _dispatch(self, partition: Partition, record: Record) -> None:
         """Start a record, or queue it behind the one of the same key that is under way."""
@@ -281,12 +299,9 @@ class Worker:
         waiting = self._keys.get(key)
         if waiting is None:
             self._keys[key] = deque()
-            self._spawn(self._drain(key, partition, record))
+            self._create(self._drain(key, partition, record), self._draining)
         else:
             waiting.append((partition, record))
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        self._create(work, self._draining)
 
     def _write(self, writing: Coroutine[None, None, Result]) -> "asyncio.Task[Result]":
         return self._create(writing, self._writing)
@@ -361,7 +376,9 @@ class Worker:
             except TimeoutError:
                 pass
             self._finished.clear()
-            self._commit(list(self._partitions.values()))
+            # Beside a transaction a commit could set back what that has committed.
+            if self._together is None or self._together.is_idle:
+                self._commit(list(self._partitions.values()))
             await asyncio.sleep(COMMIT_S)
 
     def _commit(self, partitions: Sequence[Partition]) -> None:

@@ -1,39 +1,35 @@
 """One record to its end: attempts, the waits between them, then an answer or a dead letter.
 
-Order of effects: the dead letter is acknowledged first, the last event second, and only then is the
-record finished, so that its offset may be committed. What is being written is not cancelled.
+A dead letter and its answer are written in a task of their own: what is begun is not torn off.
 """
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import msgspec
 import structlog
 
 from bridge import retry
-from bridge.dead import DETAIL, UNDECODABLE, WORKER_DIED, Verdict, make_dead
-from bridge.envelope import Record, Request, parse_address, parse_request
-from bridge.errors import BodyTooLargeError, OperatorError, RecordError
+from bridge.dead import WORKER_DIED
+from bridge.envelope import Record, Request, parse_request
+from bridge.errors import OperatorError, RecordError
 from bridge.kafka import Send
 from bridge.service import Service
 from bridge.worker.answered import Answered
 from bridge.worker.attempt import Attempts, Clock
+from bridge.worker.ending import Ending
 from bridge.worker.outcome import (
     HANDLER_TIMEOUT,
-    REPLY_TOO_LARGE,
     Failed,
     Outcome,
     fail,
 )
 from bridge.worker.partition import Partition
 from bridge.worker.slots import Slots
-from bridge.worker.write import write
 
 _log = structlog.get_logger("bridge.worker")
 
-LARGEST_BYTES = 16 * 1024 * 1024
-"""A dead letter may be so large; `<service>.dead` takes as much."""
 _LOOK_S = 1.0
 """A wait looks so often whether it is still wanted."""
 
@@ -73,6 +69,9 @@ class Work:
         answered: What has its last event already.
         slots: How many handlers may run at once.
         chances: What it draws, how it spawns.
+
+    Attributes:
+        ending: Writes what a request ends with.
     """
 
     def __init__(
@@ -91,6 +90,7 @@ class Work:
         self._answered = answered
         self._slots = slots
         self._chances = chances
+        self.ending = Ending(service, attempts, clock, answered, chances.worker)
 
     async def finish(self, partition: Partition, record: Record, died: int) -> str | None:
         """Bring one record to its end.
@@ -109,7 +109,7 @@ class Work:
         try:
             request = parse_request(record)
         except RecordError as unreadable:
-            return await self._shielded(self._bury_unreadable(partition, record, unreadable))
+            return await self._shielded(self.ending.bury_unreadable(partition, record, unreadable))
         if died >= self._service.worker.attempts:
             return await self._give_up_deadly(partition, record, request, died)
         request = msgspec.structs.replace(request, attempt=request.attempt + died)
@@ -139,7 +139,7 @@ class Work:
                 return "lost"  # another worker owns the record now, and answers it
             if isinstance(follows, retry.Again):
                 return follows
-            ending = self._end(partition, record, request, outcome, follows)
+            ending = self.ending.end(partition, record, request, outcome, follows)
             # A lone record is on its way as soon as it is sent, whoever waits for it; a dead letter
             # and its answer are two, and the second must not be torn off.
             return await (ending if follows is None else self._shielded(ending))
@@ -155,7 +155,9 @@ class Work:
             follows = self._decide(request, outcome)
             if outcome.leftover is not None and not partition.is_lost:
                 if not isinstance(follows, retry.Again):
-                    await self._shielded(self._end(partition, record, request, outcome, follows))
+                    await self._shielded(
+                        self.ending.end(partition, record, request, outcome, follows)
+                    )
                 await self._wait_end(partition, record, request, outcome)
             return outcome, follows
         finally:
@@ -218,7 +220,7 @@ class Work:
         if done:
             return
         stuck = retry.GiveUp(HANDLER_TIMEOUT)
-        await self._shielded(self._end(partition, record, request, outcome, stuck))
+        await self._shielded(self.ending.end(partition, record, request, outcome, stuck))
         raise OperatorError(
             f"a handler of {self._service.name} runs in its thread for more than "
             f"{2 * limit_s:g} s: the worker ends; bound what the handler waits for"
@@ -245,110 +247,5 @@ class Work:
             fate="dead",
         )
         request = msgspec.structs.replace(request, attempt=died)
-        ended = self._end(partition, record, request, fail(failed), retry.GiveUp(WORKER_DIED))
+        ended = self.ending.end(partition, record, request, fail(failed), retry.GiveUp(WORKER_DIED))
         return await self._shielded(ended)
-
-    async def _end(
-        self,
-        partition: Partition,
-        record: Record,
-        request: Request,
-        outcome: Outcome,
-        follows: retry.GiveUp | None,
-    ) -> str | None:
-        """Write the dead letter, if it is one, then the last event."""
-        if request.identity in self._answered:
-            return outcome.event.value
-        if self._attempts.was_cancelled(request):  # late: its last event would mean nothing
-            _log.info("cancelled-at-work", request_id=request.request_id)
-            return "cancelled"
-        failed = outcome.failed
-        if failed is None:
-            return await self._answer(partition, record, request, outcome)
-        more: dict[str, str] = {}
-        if follows is not None:
-            verdict = Verdict(
-                reason=follows.reason,
-                error=f"{failed.code}: {failed.message}",
-                attempts=0 if follows.reason == UNDECODABLE else request.attempt,
-            )
-            where = await self._bury(partition, record, verdict, request.request_id)
-            if where is None:
-                return None
-            more = {DETAIL: where}
-        outcome = replace(outcome, value=failed.encode(**more))
-        result = await self._answer(partition, record, request, outcome)
-        return "dead" if more and result == outcome.event.value else result
-
-    async def _answer(
-        self, partition: Partition, record: Record, request: Request, outcome: Outcome
-    ) -> str | None:
-        """Write the last event; one that is too large is a failure of its own."""
-        try:
-            is_written = await self._attempts.deliver(
-                request, outcome, self._attempts.route(), partition.is_wanted
-            )
-        except BodyTooLargeError as too_large:
-            failed = Failed(code=REPLY_TOO_LARGE, message=str(too_large), fate="dead")
-            reason = retry.GiveUp(REPLY_TOO_LARGE)
-            return await self._end(partition, record, request, fail(failed), reason)
-        if not is_written and partition.is_gone:
-            return None
-        self._answered.add([request.identity], now_ms=self._clock.now_ms())
-        return outcome.event.value if is_written else "undeliverable"
-
-    async def _bury_unreadable(
-        self, partition: Partition, record: Record, unreadable: RecordError
-    ) -> str | None:
-        """End a record whose headers are wrong; whoever waits is told, if they still say who."""
-        request = parse_address(record)
-        if request is not None:
-            failed = Failed(code=UNDECODABLE, message=str(unreadable), fate="dead")
-            reason = retry.GiveUp(UNDECODABLE)
-            return await self._end(partition, record, request, fail(failed), reason)
-        verdict = Verdict(reason=UNDECODABLE, error=str(unreadable), attempts=0)
-        where = await self._bury(partition, record, verdict)
-        return None if where is None else "dead"
-
-    async def _bury(
-        self,
-        partition: Partition,
-        record: Record,
-        verdict: Verdict,
-        request_id: str | None = None,
-    ) -> str | None:
-        """Write a dead letter and wait for its acknowledgement, for as long as it takes.
-
-        Without it the offset is not committed: nothing is dropped.
-
-        Returns:
-            Where it lies, as topic/partition/offset; None: the record is not ours any more.
-        """
-        dead = make_dead(
-            record,
-            verdict,
-            topic=self._service.dead_topic,
-            group=self._service.group,
-            worker=self._chances.worker,
-        )
-        placed = await write(
-            self._attempts.route(),
-            dead,
-            event="dead-letter-not-written",
-            request_id=request_id,
-            is_wanted=partition.is_wanted,
-            is_patient=True,
-        )
-        if placed is None:
-            return None
-        where = f"{dead.topic}/{placed.partition}/{placed.offset}"
-        _log.error(
-            "dead-letter",
-            request_id=request_id,
-            reason=verdict.reason,
-            why=verdict.error,
-            attempts=verdict.attempts,
-            where=where,
-            was=f"{record.topic}/{record.partition}/{record.offset}",
-        )
-        return where

@@ -54,3 +54,35 @@ def test_answers_may_be_uncommitted_since_the_oldest_unfinished_record_was_dispa
     ledger.finish(0)
 
     assert ledger.since_ms(99) == 20
+
+
+@given(st.sets(st.integers(0, 30)), st.data())
+def test_what_could_be_committed_is_what_can_be_when_it_is_finished(
+    offsets: set[int], data: st.DataObject
+) -> None:
+    ledger = Ledger(next_offset=0)
+    for offset in sorted(offsets):
+        ledger.start(offset, at_ms=0)
+    done = data.draw(st.sets(st.sampled_from(sorted(offsets)))) if offsets else set()
+
+    foreseen = ledger.after(done)
+    for offset in done:
+        ledger.finish(offset)
+
+    assert foreseen == ledger.committable
+
+
+@given(st.sets(st.integers(0, 30), min_size=1), st.data())
+def test_what_is_ahead_is_finished_and_has_something_unfinished_before_it(
+    offsets: set[int], data: st.DataObject
+) -> None:
+    ledger = Ledger(next_offset=0)
+    for offset in sorted(offsets):
+        ledger.start(offset, at_ms=0)
+    done = data.draw(st.sets(st.sampled_from(sorted(offsets))))
+    for offset in done:
+        ledger.finish(offset)
+
+    left = offsets - done
+
+    assert ledger.ahead == len({offset for offset in done if left and offset > min(left)})
