@@ -31,6 +31,8 @@ class Context:
             names in lower case.
         reply_headers: What the handler puts here goes onto the HTTP response, where `http.return`
             of the service names it: printable ASCII, at most 4,096 bytes each.
+        trace: W3C trace context, `traceparent` and `tracestate`, to pass on to what the handler
+            calls; empty: there is none.
         replay: The replay that this request is part of; None: live work.
         seconds_left: Seconds until nobody wants the answer, by broker time; see `deadline_s`.
         was_cancelled: Whether somebody has cancelled the request; see `is_cancelled`.
@@ -42,6 +44,7 @@ class Context:
     principal: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     reply_headers: dict[str, str] = field(default_factory=dict)
+    trace: Mapping[str, str] = field(default_factory=dict)
     replay: str | None = None
     seconds_left: Callable[[], float] = _no_deadline
     was_cancelled: Callable[[], bool] = _never

@@ -114,6 +114,18 @@ def process(
                 span.set_status(trace.StatusCode.ERROR, event.value)
 
 
+def carry(given: Trace) -> dict[str, str]:
+    """Return the context that a handler's own calls belong to: its span's, else the record's.
+
+    Args:
+        given: What the record carries.
+    """
+    carrier: dict[str, str] = {}
+    if find_tracer() is not None:
+        _propagator.inject(carrier)
+    return carrier or {name: value.decode("latin-1") for name, value in given}
+
+
 def _facts(operation: str, topic: str, request_id: str) -> dict[str, str]:
     """Name what was done, as OpenTelemetry's conventions for messaging do."""
     return {

@@ -133,6 +133,10 @@ def worker(
         str | None,
         typer.Option(help="module:function; default consumers.SERVICE:handle."),
     ] = None,
+    http: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Forward requests to this HTTP server, in place of code."),
+    ] = None,
     kafka: Kafka = None,
     schemas: Schemas = None,
 ) -> None:
@@ -147,9 +151,13 @@ def worker(
         raise typer.BadParameter(
             f"no service {', '.join(unknown)} in {settings.schemas}: there are {', '.join(known)}"
         )
-    if handler is not None and len(services) > 1:
-        raise typer.BadParameter("--handler is for one service: run one worker for each")
-    uvloop.run(processes_.run_workers(settings, [known[name] for name in services], handler))
+    given = [f"--{way}" for way, value in (("handler", handler), ("http", http)) if value]
+    if len(given) > 1:
+        raise typer.BadParameter(f"{' and '.join(given)}: want one of them")
+    if given and len(services) > 1:
+        raise typer.BadParameter(f"{given[0]} is for one service: run one worker for each")
+    wanted = [known[name] for name in services]
+    uvloop.run(processes_.run_workers(settings, wanted, handler, http=http))
 
 
 @keys.command("new")

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -32,7 +32,7 @@ from bridge.ingress.lanes import Lanes
 from bridge.kafka import open_producer, open_reader
 from bridge.service import Service
 from bridge.settings import Settings
-from bridge.worker import Clients, Worker, load_handler, open_cancelled
+from bridge.worker import Clients, Worker, load_handler, open_cancelled, open_http
 
 _log = structlog.get_logger("bridge.cli")
 
@@ -306,8 +306,17 @@ def _run_children(settings: Settings, listener: socket.socket) -> None:
         child.wait()
 
 
-async def run_workers(settings: Settings, services: list[Service], where: str | None) -> None:
-    """Run workers for services until SIGTERM or SIGINT."""
+async def run_workers(
+    settings: Settings, services: list[Service], where: str | None, *, http: str | None = None
+) -> None:
+    """Run workers for services until SIGTERM or SIGINT.
+
+    Args:
+        settings: Of this process.
+        services: Whose requests to work on.
+        where: The handler, `module:function`; None: `consumers.SERVICE:handle`.
+        http: The URL of an application that is the handler instead.
+    """
     sys.path.insert(0, "")  # handlers are found from where the worker is started
     stop = asyncio.Event()
     _on_signals(stop.set, settings.grace_s)
@@ -322,6 +331,7 @@ async def run_workers(settings: Settings, services: list[Service], where: str | 
         ) as producer,
         open_reader(config) as reader,
         open_cancelled(config, [each.name for each in services], own_ms=now_ms) as cancelled,
+        AsyncExitStack() as opened,
         asyncio.TaskGroup() as tasks,
     ):
         clients = Clients(
@@ -334,7 +344,11 @@ async def run_workers(settings: Settings, services: list[Service], where: str | 
             run_id=secrets.token_hex(8),
         )
         for service in services:
-            handler = load_handler(where or f"consumers.{service.name}:handle", service, threads)
+            if http is not None:
+                handler = await opened.enter_async_context(open_http(http, service))
+            else:
+                name = where or f"consumers.{service.name}:handle"
+                handler = load_handler(name, service, threads)
             worker = Worker(
                 service,
                 handler,

@@ -7,6 +7,7 @@ crash between the two is found again in the reply log, so a request is answered 
 from bridge.worker.begin import Clients
 from bridge.worker.cancelled import open_cancelled
 from bridge.worker.handler import Handler, load_handler
+from bridge.worker.http import open_http
 from bridge.worker.run import Worker
 
-__all__ = ["Clients", "Handler", "Worker", "load_handler", "open_cancelled"]
+__all__ = ["Clients", "Handler", "Worker", "load_handler", "open_cancelled", "open_http"]

@@ -255,6 +255,7 @@ class Attempts:
             attempt=request.attempt,
             principal=request.principal,
             headers=headers,
+            trace=tracing.carry(request.trace),
             replay=request.replay_id,
             seconds_left=seconds_left,
             was_cancelled=partial(self.was_cancelled, request),

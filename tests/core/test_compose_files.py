@@ -61,6 +61,20 @@ def test_every_service_has_a_container_and_only_the_ingress_publishes_a_port() -
     assert [name for name, block in containers.items() if "ports:" in block] == ["ingress"]
 
 
+def test_the_example_of_a_sidecar_publishes_no_port_and_runs_what_there_is() -> None:
+    page = (ROOT / "docs/howto/put-a-container-behind-it.md").read_text()
+    example = re.search(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert example is not None
+
+    keys = set(re.findall(r"^ +([a-z_]+):", example[1], re.MULTILINE))
+    command = re.search(r"command: (.*)", example[1])
+
+    assert not keys & {"ports", "expose"}
+    assert "network_mode: service:shout-app" in example[1]
+    assert command is not None
+    assert json.loads(command[1])[:3] == ["worker", "shout", "--http"]
+
+
 def instructions(path: str) -> list[Instruction]:
     text = re.sub(r"^#.*\n", "", (ROOT / path).read_text(), flags=re.MULTILINE)
     lines = re.sub(r"\\\n\s*", "", text).splitlines()
