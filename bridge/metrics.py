@@ -1,6 +1,17 @@
 """Every metric, declared in one table with its exact meaning; docs/reference/metrics.md repeats it."""
 
-from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, generate_latest
+from collections.abc import Iterator
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    Counter,
+    Gauge,
+    Histogram,
+    Metric,
+    generate_latest,
+)
+from prometheus_client.registry import Collector
 
 # Bounds in seconds: a Kafka round trip on one machine takes 2 ms, a waiting client up to 300 s.
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300)
@@ -72,8 +83,36 @@ HANDLER_SECONDS = Histogram(
     buckets=_SECONDS,
 )
 IN_HAND = Gauge("bridge_worker_in_hand", "Records taken up and not finished.", ["service"])
+RUNNING = Gauge("bridge_worker_handlers", "Handlers that run right now.", ["service"])
+ATTEMPTS = Counter(
+    "bridge_worker_attempts_total",
+    "Times that a handler was run, by how it ended: completed, refused, again (another try may "
+    "succeed), dead (none would), expired.",
+    ["service", "outcome"],
+)
+PARTITIONS = Gauge("bridge_worker_partitions", "Partitions that this worker owns.", ["service"])
+PARTITION_LAG = Gauge(
+    "bridge_worker_lag",
+    "Records of an owned partition that are not committed, as the worker last saw its end.",
+    ["service", "topic", "partition"],
+)
+PAUSED = Gauge("bridge_worker_paused", "1 while an operator has the service paused.", ["service"])
+
+
+class _OfWorker(Collector):
+    """What a worker tells: the ingress's gauges would stand at 0, and look like an ingress's."""
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in REGISTRY.collect():
+            if metric.name.startswith("bridge_worker_") or not metric.name.startswith("bridge_"):
+                yield metric
 
 
 def render() -> tuple[bytes, str]:
     """Return all metrics in the Prometheus text format, with its media type."""
     return generate_latest(), CONTENT_TYPE_LATEST
+
+
+def render_worker() -> tuple[bytes, str]:
+    """Return those of a worker, and of any process."""
+    return generate_latest(_OfWorker()), CONTENT_TYPE_LATEST

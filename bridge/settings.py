@@ -30,10 +30,18 @@ class Settings(BaseModel):
     schemas: Annotated[
         str, Field(min_length=1, description="Folder with one folder of contracts per service.")
     ] = "schemas"
-    host: Annotated[str, Field(description="Address that the ingress listens on.")] = "127.0.0.1"
+    host: Annotated[str, Field(description="Address that is listened on.")] = "127.0.0.1"
     port: Annotated[
         int, Field(ge=0, le=65_535, description="TCP port of the ingress; 0 picks a free one.")
     ] = 8080
+    admin_port: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=65_535,
+            description="TCP port on which a worker tells how it is, and is paused; 0: none.",
+        ),
+    ] = 0
     processes: Annotated[
         int, Field(ge=1, le=64, description="Ingress processes that share the port.")
     ] = 1

@@ -16,6 +16,7 @@ from bridge.ingress.lanes import Lanes
 from bridge.registry import load_services
 from bridge.service import _File
 from bridge.settings import PASSED_THROUGH, PREFIX, Settings
+from bridge.worker import make_admin
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference"
@@ -212,6 +213,17 @@ def test_every_route_has_its_row_and_no_other() -> None:
     found = {(unquoted(row[0]), unquoted(row[1])) for row in rows("http", "Routes")}
 
     assert found == routes
+
+
+def test_every_route_of_a_workers_port_has_its_row_and_no_other() -> None:
+    routes = {
+        (method, route.path)
+        for route in make_admin({}).routes
+        if isinstance(route, Route)
+        for method in (route.methods or set()) - {"HEAD"}
+    }
+
+    assert {(unquoted(row[0]), unquoted(row[1])) for row in rows("admin")} == routes
 
 
 def commands() -> dict[str, set[str]]:

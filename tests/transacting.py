@@ -34,6 +34,7 @@ class Member:
     group: Group
     owned: dict[Place, Position | None]
     told: asyncio.Event
+    is_held: bool = False
 
     def assigned(self, partitions: Sequence[Assigned]) -> None:
         self.owned.update({one.place: one.position for one in partitions})

@@ -137,14 +137,20 @@ def worker(
         str | None,
         typer.Option(metavar="URL", help="Forward requests to this HTTP server, in place of code."),
     ] = None,
+    admin_port: Annotated[
+        int | None,
+        typer.Option(help="TCP port for health, metrics, pausing; 0: none (BRIDGE_ADMIN_PORT)."),
+    ] = None,
     kafka: Kafka = None,
     schemas: Schemas = None,
 ) -> None:
-    """Run a worker: takes requests of services, runs their handlers, answers. Opens no port.
+    """Run a worker: takes requests of services, runs their handlers, answers.
+
+    It opens no port unless told to, by --admin-port.
 
     Example: kbridge worker greeter --kafka kafka:9092
     """
-    settings = load_settings(kafka=kafka, schemas=schemas)
+    settings = load_settings(kafka=kafka, schemas=schemas, admin_port=admin_port)
     known = load_contracts(settings)
     unknown = [name for name in services if name not in known]
     if unknown:

@@ -146,7 +146,7 @@ def _commands(plan: Dev, settings: Settings, fd: int) -> dict[str, Child]:
         for number, own in enumerate(lanes, 1)
     }
     workers = {
-        f"worker {name}": Child(["worker", name, *common])
+        f"worker {name}": Child(["worker", name, "--admin-port", "0", *common])
         for name in plan.services
         if (Path("consumers") / name).is_dir()
     }

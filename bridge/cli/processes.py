@@ -12,9 +12,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -23,6 +23,7 @@ import uvicorn
 import uvloop
 
 from bridge import apikey, dead
+from bridge.cli.admin import open_admin
 from bridge.embedded import guarded
 from bridge.errors import SettingsError
 from bridge.ids import LANES
@@ -32,7 +33,15 @@ from bridge.ingress.lanes import Lanes
 from bridge.kafka import open_producer, open_reader
 from bridge.service import Service
 from bridge.settings import Settings
-from bridge.worker import Clients, Worker, load_handler, open_cancelled, open_http
+from bridge.worker import (
+    Clients,
+    Handler,
+    Worker,
+    load_handler,
+    make_admin,
+    open_cancelled,
+    open_http,
+)
 
 _log = structlog.get_logger("bridge.cli")
 
@@ -121,8 +130,8 @@ def run_ingresses(settings: Settings, services: dict[str, Service], socket_fd: i
         _run_children(settings, listener)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Bind the ingress's address.
+def listen(host: str, port: int, option: str = "--port") -> socket.socket:
+    """Bind an address; `option` is what chooses another port.
 
     Raises:
         SettingsError: The address is taken or not this machine's.
@@ -135,7 +144,7 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise SettingsError(
-            f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port"
+            f"cannot listen on {host}:{port}: {error.strerror}; choose another with {option}"
         ) from None
     listener.set_inheritable(True)
     return listener
@@ -324,6 +333,9 @@ async def run_workers(
         sum(service.worker.concurrency for service in services), thread_name_prefix="handler"
     )
     config = settings.client_config()
+    port = settings.admin_port
+    listener = listen(settings.host, port, "--admin-port") if port else None
+    workers: dict[str, Worker] = {}
     async with (
         # What a worker wants written it waits for itself.
         open_producer(
@@ -344,21 +356,30 @@ async def run_workers(
             run_id=secrets.token_hex(8),
         )
         for service in services:
-            if http is not None:
-                handler = await opened.enter_async_context(open_http(http, service))
-            else:
-                name = where or f"consumers.{service.name}:handle"
-                handler = load_handler(name, service, threads)
-            worker = Worker(
+            worker = workers[service.name] = Worker(
                 service,
-                handler,
+                await opened.enter_async_context(_open_handler(service, where, http, threads)),
                 clients=clients,
                 own_ms=now_ms,
                 grace_s=settings.grace_s,
             )
             tasks.create_task(worker.run(stop, ready=_announce(service.name)))
+        if listener is not None:
+            await opened.enter_async_context(open_admin(make_admin(workers), listener))
         freeze()
     threads.shutdown(wait=False, cancel_futures=True)
+
+
+@asynccontextmanager
+async def _open_handler(
+    service: Service, where: str | None, http: str | None, threads: ThreadPoolExecutor
+) -> AsyncIterator[Handler]:
+    """Have a service's handler, whatever it is, for as long as the block."""
+    if http is None:
+        yield load_handler(where or f"consumers.{service.name}:handle", service, threads)
+        return
+    async with open_http(http, service) as handler:
+        yield handler
 
 
 def _announce(name: str) -> Callable[[], None]:

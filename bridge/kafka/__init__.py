@@ -6,17 +6,10 @@ not known here.
 """
 
 from bridge.kafka.backlog import Backlog, Groups, open_groups
-from bridge.kafka.client import Config, check_config
-from bridge.kafka.group import (
-    Assigned,
-    Group,
-    GroupMember,
-    GroupMetadata,
-    Place,
-    Position,
-    open_group,
-)
+from bridge.kafka.client import Config, check_config, dead_threads
+from bridge.kafka.group import Group, open_group
 from bridge.kafka.lane import open_lanes
+from bridge.kafka.member import Assigned, GroupMember, GroupMetadata, Place, Position
 from bridge.kafka.outcome import classify
 from bridge.kafka.producer import Placed, Producer, Send, delivery_timeout_ms, open_producer
 from bridge.kafka.reader import Reader, open_reader
@@ -60,6 +53,7 @@ __all__ = [
     "check_config",
     "check_topics",
     "classify",
+    "dead_threads",
     "delivery_timeout_ms",
     "describe_topics",
     "open_group",

@@ -48,6 +48,9 @@ READING: Config = {
 _RESTING_S = 1.0
 """After an error of our own on a poll thread: the thread goes on, the log does not run over."""
 
+_running: set[Thread] = set()
+"""Poll threads whose blocks have not ended."""
+
 BATCH = 1000
 """Records taken from librdkafka's queue at once; the rest waits for the next turn."""
 
@@ -133,6 +136,11 @@ def _headers(message: ck.Message) -> Headers:
         return UNREADABLE
 
 
+def dead_threads() -> list[str]:
+    """Name the poll threads that have ended before their blocks: their clients are deaf."""
+    return sorted(thread.name for thread in _running if not thread.is_alive())
+
+
 @asynccontextmanager
 async def polling(name: str, poll: Callable[[], None]) -> AsyncIterator[None]:
     """Run `poll` again and again on a thread of its own for as long as the block."""
@@ -148,8 +156,10 @@ async def polling(name: str, poll: Callable[[], None]) -> AsyncIterator[None]:
 
     thread = Thread(target=run, name=name, daemon=True)
     thread.start()
+    _running.add(thread)
     try:
         yield
     finally:
+        _running.discard(thread)
         stop.set()
         await asyncio.shield(asyncio.to_thread(thread.join))

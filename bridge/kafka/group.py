@@ -10,21 +10,27 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, Protocol, TypeVar
+from typing import TypeVar
 
 import confluent_kafka as ck
 import structlog
 
-from bridge.envelope import Record
 from bridge.kafka.client import BATCH, READING, SHARED, Config, as_record, merge, polling
+from bridge.kafka.member import (
+    NO_MEMBER,
+    Assigned,
+    GroupMember,
+    GroupMetadata,
+    Place,
+    Position,
+    offsets_of,
+    read_position,
+)
 
 _log = structlog.get_logger("bridge.kafka")
 
 T = TypeVar("T")
-Place = tuple[str, int]
-"""Topic and partition."""
 
 GROUP: Config = {
     "partition.assignment.strategy": "cooperative-sticky",
@@ -40,69 +46,7 @@ _CALL_S = 5.0
 _POLL_S = 0.05
 """A commit or a pause waits for the end of a poll: no longer than this."""
 _SETTLE_S = 30.0
-
-
-_MARK = "#"
-_NO_MEMBER = b"CGMDv2:\xff\xff\xff\xff"
-"""How the library writes membership metadata down: this, a generation of -1, when there is none."""
-
-
-class Position(NamedTuple):
-    """What is committed for a partition: the next offset to read, and a note of ours.
-
-    The note has no `#`: what is behind one is the mark of a transaction, and not told.
-    """
-
-    offset: int
-    note: str
-
-
-class GroupMetadata(NamedTuple):
-    """What shows Kafka that a process is a member of a group, as of one generation (KIP-447).
-
-    Attributes:
-        group: The group's name.
-        token: Generation and member ID, in the library's own form.
-    """
-
-    group: str
-    token: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Assigned:
-    """A partition that this process now owns.
-
-    Attributes:
-        place: Topic and partition.
-        position: What was committed; None: nothing ever was.
-        start: The first offset to be handled: the committed one, else the first that there is.
-        end: Its end at that moment: records beyond it were never in another owner's hands.
-    """
-
-    place: Place
-    position: Position | None
-    start: int
-    end: int
-
-
-class GroupMember(Protocol):
-    """What a group consumer tells its owner, all of it in the event loop."""
-
-    def assigned(self, partitions: Sequence[Assigned]) -> None:
-        """Take over partitions; their records come afterwards."""
-
-    async def revoked(self, places: Sequence[Place]) -> Mapping[Place, Position]:
-        """Give partitions up: finish or abandon, and say what to commit. Others wait meanwhile."""
-
-    def lost(self, places: Sequence[Place]) -> None:
-        """Drop partitions that are another's already: no commit, no answer for them."""
-
-    def committed(self, positions: Mapping[Place, Position], why: str | None) -> None:
-        """Learn that these positions are committed, or why they are not."""
-
-    def take(self, records: list[Record]) -> None:
-        """Receive records in partition order."""
+_LAGS_S, _QUICK_S = 1.0, 0.5
 
 
 class Group:
@@ -118,10 +62,16 @@ class Group:
             were lost is never seen before `lost` was called: their late work cannot be committed.
     """
 
-    def __init__(self, consumer: ck.Consumer) -> None:
+    def __init__(self, consumer: ck.Consumer, member: GroupMember) -> None:
         self.metadata: GroupMetadata | None = None
         self._consumer = consumer
+        self._member = member
         self._commands: deque[Callable[[], object]] = deque()
+        self._paused: set[Place] = set()
+        self._is_held = False
+        self._committed: dict[Place, int] = {}
+        self.is_decided = False
+        """Whether the group has said which partitions are this member's, be they none."""
 
     def commit(self, positions: Mapping[Place, Position]) -> None:
         """Commit positions; `GroupMember.committed` tells how it went."""
@@ -129,25 +79,104 @@ class Group:
 
     def pause(self, places: Sequence[Place]) -> None:
         """Fetch nothing more from these partitions until `resume`."""
+        self._paused.update(places)
         partitions = [ck.TopicPartition(*place) for place in places]
         self._commands.append(partial(self._consumer.pause, partitions))
 
     def resume(self, places: Sequence[Place]) -> None:
-        """Fetch from these partitions again."""
-        partitions = [ck.TopicPartition(*place) for place in places]
-        self._commands.append(partial(self._consumer.resume, partitions))
+        """Fetch from these partitions again, as soon as the member is not held."""
+        self._paused.difference_update(places)
+        self._commands.append(partial(self._resume, places))
+
+    @property
+    def places(self) -> list[Place]:
+        """What this member owns at present."""
+        return sorted(self._committed)
+
+    async def find_lags(self) -> dict[Place, int]:
+        """Count, of each partition that is owned, the records that are not committed.
+
+        Raises:
+            TimeoutError: The poll thread is busy with a rebalance.
+        """
+        loop = asyncio.get_running_loop()
+        found: asyncio.Future[dict[Place, int]] = loop.create_future()
+
+        def tell(lags: dict[Place, int]) -> None:
+            if not found.done():
+                found.set_result(lags)
+
+        self._commands.append(lambda: loop.call_soon_threadsafe(tell, self._lags()))
+        async with asyncio.timeout(_LAGS_S):
+            return await found
+
+    # On the poll thread ----------------------------------------------------------------------
 
     def obey(self) -> None:
-        """Run what was asked for; on the poll thread."""
+        """Run what was asked for."""
         while self._commands:
-            try:
-                self._commands.popleft()()
-            except ck.KafkaException as refused:  # the partitions have gone meanwhile
-                _log.info("command-refused", why=refused.args[0].str())
+            self._run(self._commands.popleft())
+        if self._member.is_held is not self._is_held:
+            self._is_held = not self._is_held
+            self._run(self._hold if self._is_held else self._release)
 
     def forget(self) -> None:
         """Drop what was asked for: the partitions that it was about are another's."""
         self._commands.clear()
+        self.is_decided = False
+
+    def assigned(self, found: Sequence[Assigned]) -> None:
+        """Note new partitions: what is fetched of them is begun anew."""
+        self.is_decided = True
+        for one in found:
+            self._paused.discard(one.place)
+            self._committed[one.place] = -1 if one.position is None else one.position.offset
+
+    def gone(self, places: Sequence[Place]) -> None:
+        """Note partitions that are no longer this member's."""
+        for place in places:
+            self._committed.pop(place, None)
+
+    def committed(self, positions: Mapping[Place, Position]) -> None:
+        """Note what is committed."""
+        owned = {p: each.offset for p, each in positions.items() if p in self._committed}
+        self._committed.update(owned)
+
+    def hold_new(self, partitions: list[ck.TopicPartition]) -> None:
+        """Pause partitions as soon as they are assigned, while held: not one record of them comes."""
+        if self._is_held:
+            self._consumer.pause(partitions)
+
+    def _run(self, command: Callable[[], object]) -> None:
+        try:
+            command()
+        except ck.KafkaException as refused:  # the partitions have gone meanwhile
+            _log.info("command-refused", why=refused.args[0].str())
+
+    def _resume(self, places: Sequence[Place]) -> None:
+        if not self._is_held:
+            self._consumer.resume([ck.TopicPartition(*place) for place in places])
+
+    def _hold(self) -> None:
+        self._consumer.pause(self._consumer.assignment())
+
+    def _release(self) -> None:
+        self._resume([p for p in _places(self._consumer.assignment()) if p not in self._paused])
+
+    def _lags(self) -> dict[Place, int]:
+        """Ask what the last fetch has told; Kafka itself while nothing is fetched."""
+        lags: dict[Place, int] = {}
+        for partition in self._consumer.assignment():
+            place = (partition.topic, partition.partition)
+            try:
+                low, end = self._consumer.get_watermark_offsets(
+                    partition, timeout=_QUICK_S, cached=not self._is_held
+                )
+            except ck.KafkaException:  # away: the other partitions would each wait as long
+                break
+            if end >= 0:
+                lags[place] = max(0, end - max(self._committed.get(place, -1), low, 0))
+        return lags
 
 
 class _Callbacks:
@@ -177,11 +206,16 @@ class _Callbacks:
         # Called once for each generation, with no partitions where nothing changes for this member.
         self._learn(consumer)
         # Not waited for: the loop's queue keeps the order, so it comes before their records.
+        # It comes with no partitions too, where there are more members than partitions.
+        mine = self._with_twins(partitions)
+        found = _committed(consumer, mine) if partitions else []
+        if self.group is not None:
+            self.group.assigned(found)
         if partitions:
-            mine = self._with_twins(partitions)
-            found = _committed(consumer, mine)
             self._loop.call_soon_threadsafe(self._member.assigned, found)
             consumer.incremental_assign(mine)
+            if self.group is not None:
+                self.group.hold_new(mine)
 
     def on_revoke(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
         if not partitions:
@@ -193,6 +227,7 @@ class _Callbacks:
         # owner back, for a broker takes a commit from any member.
         if self.group is not None:
             self.group.obey()
+            self.group.gone(_places(mine))
         if positions:
             # On this thread: from another one it would wait for the rebalance, which waits for us.
             # Not waited for: it leaves on the connection on which the group is told that the
@@ -201,22 +236,25 @@ class _Callbacks:
         consumer.incremental_unassign(mine)
 
     def on_lost(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
+        mine = self._with_twins(partitions)
+        if self.group is not None:
+            self.group.forget()
+            self.group.gone(_places(mine))
         if partitions:
-            if self.group is not None:
-                self.group.forget()
-            mine = self._with_twins(partitions)
             self._loop.call_soon_threadsafe(self._set, None)
             self._loop.call_soon_threadsafe(self._member.lost, _places(mine))
             consumer.incremental_unassign(mine)
 
     def on_commit(self, error: ck.KafkaError | None, partitions: list[ck.TopicPartition]) -> None:
         why = None if error is None else error.str()
-        positions = {(place.topic, place.partition): _read(place) for place in partitions}
+        positions = {(place.topic, place.partition): read_position(place) for place in partitions}
+        if self.group is not None and error is None:
+            self.group.committed(positions)
         self._loop.call_soon_threadsafe(self._member.committed, positions, why)
 
     def _learn(self, consumer: ck.Consumer) -> None:
         token = bytes(consumer.consumer_group_metadata())
-        found = None if token.startswith(_NO_MEMBER) else GroupMetadata(self._name, token)
+        found = None if token.startswith(NO_MEMBER) else GroupMetadata(self._name, token)
         self._loop.call_soon_threadsafe(self._set, found)
 
     def _set(self, metadata: GroupMetadata | None) -> None:
@@ -256,7 +294,7 @@ async def open_group(
     settings = merge(SHARED, READING, GROUP, {"group.id": group}, config)
     settings["on_commit"] = callbacks.on_commit
     consumer = ck.Consumer(settings)
-    membership = callbacks.group = Group(consumer)
+    membership = callbacks.group = Group(consumer, member)
 
     def poll() -> None:
         membership.obey()
@@ -292,27 +330,13 @@ def _committed(consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> li
 
 def _assigned(consumer: ck.Consumer, place: ck.TopicPartition) -> Assigned:
     first, end = consumer.get_watermark_offsets(place, timeout=_CALL_S)
-    position = _read(place) if place.offset >= 0 else None
+    position = read_position(place) if place.offset >= 0 else None
     start = first if position is None else position.offset
     return Assigned(place=(place.topic, place.partition), position=position, start=start, end=end)
 
 
-def _read(place: ck.TopicPartition) -> Position:
-    """Read a committed position; behind its note may be the mark of a transaction."""
-    return Position(place.offset, (place.metadata or "").partition(_MARK)[0])
-
-
 def _commit(consumer: ck.Consumer, positions: Mapping[Place, Position]) -> None:
     consumer.commit(offsets=offsets_of(positions), asynchronous=True)
-
-
-def offsets_of(positions: Mapping[Place, Position], mark: str = "") -> list[ck.TopicPartition]:
-    """Write positions as the library wants them, each with the mark of a transaction, if any."""
-    end = mark and _MARK + mark
-    return [
-        ck.TopicPartition(topic, partition, position.offset, metadata=position.note + end)
-        for (topic, partition), position in positions.items()
-    ]
 
 
 def _places(partitions: list[ck.TopicPartition]) -> list[Place]:

@@ -13,7 +13,7 @@ from functools import partial
 
 from bridge.envelope import Record
 from bridge.kafka.client import Config
-from bridge.kafka.group import GroupMetadata, Place, Position
+from bridge.kafka.member import GroupMetadata, Place, Position
 from bridge.kafka.writer import Committed, Lost, NotCommitted, Outcome, Writer
 
 __all__ = ["Committed", "Lost", "NotCommitted", "Outcome", "Transactions", "open_transactions"]

@@ -31,7 +31,7 @@ from bridge.errors import (
     TopicError,
 )
 from bridge.kafka.client import READING, SHARED, Config, merge
-from bridge.kafka.group import GroupMetadata, Place, Position, offsets_of
+from bridge.kafka.member import GroupMetadata, Place, Position, offsets_of
 from bridge.kafka.outcome import classify
 from bridge.kafka.producer import WRITING
 

@@ -90,6 +90,7 @@ class Attempts:
         self._told: dict[Identity, list[asyncio.Future[Placed]]] = {}
         self._tracer = tracing.find_tracer()
         self._seconds = metrics.HANDLER_SECONDS.labels(service.name)
+        self._running = metrics.RUNNING.labels(service.name)
 
     async def learn_time(self) -> None:
         """Learn the broker's time before any work, from a probe in a lane of the own service.
@@ -131,7 +132,7 @@ class Attempts:
             return fail(failed)
         names = self._service.forward
         context = self._context(request, send, read_record(names, record.headers) if names else {})
-        with self._seconds.time():
+        with self._running.track_inprogress(), self._seconds.time():
             try:
                 outcome = await self._handle(value, context, request, send)
             except asyncio.CancelledError as error:
@@ -145,6 +146,8 @@ class Attempts:
                 outcome = fail(failed)
             except Exception as error:  # noqa: BLE001 - whatever a handler raises ends its request, not the worker
                 outcome = fail(explain(error, request))
+        ended = outcome.event.value if outcome.failed is None else outcome.failed.fate
+        metrics.ATTEMPTS.labels(self._service.name, ended).inc()
         return self._with_headers(outcome, context) if context.reply_headers else outcome
 
     def _with_headers(self, outcome: Outcome, context: Context) -> Outcome:
@@ -273,7 +276,7 @@ class Attempts:
             _log.warning("progress-invalid", request_id=request.request_id, why=str(wrong))
             return
         written = send(make_reply(request, Event.PROGRESS, value))
-        written.add_done_callback(_note_loss)
+        written.add_done_callback(partial(_note_loss, request.request_id))
         if self._service.worker.exactly_once:
             self._told.setdefault(request.identity, []).append(written)
 
@@ -324,6 +327,6 @@ class Attempts:
         return placed is not None
 
 
-def _note_loss(written: "asyncio.Future[Placed]") -> None:
+def _note_loss(request_id: str, written: "asyncio.Future[Placed]") -> None:
     if not written.cancelled() and written.exception() is not None:
-        _log.info("progress-lost", why=str(written.exception()))
+        _log.info("progress-lost", request_id=request_id, why=str(written.exception()))

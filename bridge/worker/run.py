@@ -96,7 +96,8 @@ class Worker:
         self._paused: set[Place] = set()
         self._lanes: list[Place] = []
         self._beside: Place | None = None
-        self._group: Group | None = None
+        self.group: Group | None = None  # None: it has not begun
+        self.is_held = False  # by an operator: nothing is fetched, what is in hand is finished
         self._run_id = clients.run_id
         self._together: Together | None = None
         self._tasks: asyncio.TaskGroup | None = None
@@ -124,7 +125,7 @@ class Worker:
                 self,
                 beside=self._beside,
             ) as group:
-                self._group = group
+                self.group = group
                 committing = tasks.create_task(self._commit_again_and_again())
                 ready()
                 await stop.wait()
@@ -141,7 +142,7 @@ class Worker:
         transactions = await stack.enter_async_context(open_transactions(self._config, name))
         self._together = self._work.ending.together = Together(
             transactions,
-            lambda: None if self._group is None else self._group.metadata,
+            lambda: self.group,
             self._clock.now_ms,
         )
         return self._together
@@ -352,7 +353,7 @@ class Worker:
     def _throttle(self) -> None:
         """Pause what has too much in hand or ahead; polling goes on, so the group is kept."""
         metrics.IN_HAND.labels(self._service.name).set(self._in_hand)
-        if self._group is None:
+        if self.group is None:
             return
         full = max(FEW, FULL // max(1, len(self._partitions)))
         wanted = {
@@ -361,9 +362,9 @@ class Worker:
             if partition.is_full(full, is_paused=place in self._paused)
         }
         if wanted:  # again on every batch: a rebalance may have resumed fetching
-            self._group.pause(list(wanted))
+            self.group.pause(list(wanted))
         if gone := [place for place in self._paused - wanted if place in self._partitions]:
-            self._group.resume(gone)
+            self.group.resume(gone)
         self._paused = wanted
 
     # Commit --------------------------------------------------------------------------------
@@ -383,8 +384,8 @@ class Worker:
 
     def _commit(self, partitions: Sequence[Partition]) -> None:
         positions = find_positions([p for p in partitions if not p.is_gone], self._clock.now_ms())
-        if positions and self._group is not None:
-            self._group.commit(positions)
+        if positions and self.group is not None:
+            self.group.commit(positions)
 
     def committed(self, positions: Mapping[Place, Position], why: str | None) -> None:
         """Learn how a commit ended; one that failed is made again with the next."""

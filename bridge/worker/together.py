@@ -18,7 +18,7 @@ import structlog
 
 from bridge.envelope import Record
 from bridge.errors import BridgeError, OperatorError, SettingsError
-from bridge.kafka import Committed, GroupMetadata, NotCommitted, Place, Position, Transactions
+from bridge.kafka import Committed, Group, NotCommitted, Place, Position, Transactions
 from bridge.worker.partition import Partition
 
 _log = structlog.get_logger("bridge.worker")
@@ -43,18 +43,18 @@ class Together:
 
     Args:
         transactions: Writes one after the other.
-        metadata: Shows that this process is a member; None: it is not, just now.
+        group: The membership; None: it has not begun.
         now_ms: Broker time, Unix milliseconds.
     """
 
     def __init__(
         self,
         transactions: Transactions,
-        metadata: Callable[[], GroupMetadata | None],
+        group: Callable[[], Group | None],
         now_ms: Callable[[], int],
     ) -> None:
         self._transactions = transactions
-        self._metadata = metadata
+        self._group = group
         self._now_ms = now_ms
         self._waiting: deque[_Item] = deque()
         self._something = asyncio.Event()
@@ -106,8 +106,11 @@ class Together:
         return batch
 
     async def _write(self, batch: list[_Item]) -> None:
-        metadata = self._metadata()
-        if metadata is None:  # between two memberships: the partitions come back, or are lost
+        group = self._group()
+        metadata = None if group is None else group.metadata
+        if (
+            group is None or metadata is None
+        ):  # between two memberships: the partitions come back, or are lost
             await self._again(batch, "no member of the group")
             return
         positions = self._foresee(batch)
@@ -117,6 +120,7 @@ class Together:
         except SettingsError as refused:
             raise OperatorError(str(refused)) from None
         if isinstance(outcome, Committed):
+            group.committed(positions)
             self._settle(batch, positions)
         elif isinstance(outcome, NotCommitted):
             await self._again(self._without(batch, outcome.refused), outcome.why)
