@@ -103,6 +103,7 @@ def test_ingress_record_and_handler_are_one_trace_of_the_clients(traced: Bridge)
         "INTERNAL": ids["CONSUMER"],
     }
     assert answer.json()["request_id"] == ids["CONSUMER"]  # the handler's thread is inside of it
+    assert answer.json()["text"] == f"00-{TRACE_ID}-{ids['CONSUMER']}-01"  # what it passes on
     assert traceparents(traced.stack, answer.headers["request-id"]) == {
         f"00-{TRACE_ID}-{ids['PRODUCER']}-01"
     }
@@ -132,6 +133,7 @@ def test_without_an_sdk_context_goes_through_untouched_unless_malformed(
     answer = plain.ask(**({} if given is None else {"traceparent": given}))
 
     assert answer.json()["request_id"] == "0" * 16
+    assert answer.json()["text"] == next(iter(expected), "")
     assert traceparents(plain.stack, answer.headers["request-id"]) == expected
     assert not plain.spans.exists()
 

@@ -2,9 +2,12 @@
 
 from opentelemetry import trace
 
+from bridge import Context
 
-def handle(request: dict[str, object]) -> dict[str, object]:
-    context = trace.get_current_span().get_span_context()
+
+def handle(_: dict[str, object], context: Context) -> dict[str, object]:
+    span = trace.get_current_span().get_span_context()
     with trace.get_tracer("handler").start_as_current_span("inside"):
         pass
-    return {"text": request["text"], "request_id": f"{context.span_id:016x}", "pid": 0}
+    passed_on = context.trace.get("traceparent", "")
+    return {"text": passed_on, "request_id": f"{span.span_id:016x}", "pid": 0}
