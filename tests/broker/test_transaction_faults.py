@@ -6,6 +6,7 @@ there twice, or visible though it was aborted, shows in what is read, whatever a
 """
 
 import asyncio
+import itertools
 import json
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -16,7 +17,7 @@ import structlog
 
 from bridge.envelope import Record
 from bridge.kafka import Committed, NotCommitted, Transactions, open_transactions
-from tests.faults import END_TXN, Fault, ProxiedKafka, Proxy, Way
+from tests.faults import END_TXN, PRODUCE, Fault, ProxiedKafka, Proxy, Way
 from tests.transacting import PARTITIONS, TOO_LARGE, Bench, new_id, open_bench, wait_until
 
 pytestmark = pytest.mark.timeout(120)
@@ -107,11 +108,13 @@ class Run:
     """A row of batches, some of them disturbed.
 
     Attributes:
+        written: Batches so far.
         committed: What is told to be committed: the try of each batch, and its number of records.
     """
 
     bench: Bench
     proxy: Proxy
+    written: int = 0
     committed: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     def records(self, batch: int, attempt: int) -> list[Record]:
@@ -124,9 +127,10 @@ class Run:
         ]
 
     async def write(
-        self, transactions: Transactions, batch: int, fault: Fault | None, *, is_abort: bool
+        self, transactions: Transactions, fault: Fault | None, *, is_abort: bool
     ) -> None:
         """Write a batch until it is committed; or, one that is to be aborted, once."""
+        batch = self.written = self.written + 1
         for attempt in range(1, 4):
             if fault is not None and attempt == 1:
                 self.proxy.plan(fault)
@@ -134,7 +138,7 @@ class Run:
             if is_abort:
                 records.append(self.bench.record(TOO_LARGE))
             outcome = await transactions.commit(
-                records, self.bench.at(batch + 1), self.bench.member.metadata
+                records, self.bench.at(batch), self.bench.member.metadata
             )
             if isinstance(outcome, Committed):
                 self.committed[batch] = (attempt, len(records))
@@ -155,7 +159,7 @@ class Run:
             batch, attempt, _, index = json.loads(record.value or b"")
             found[batch, attempt].append(index)
         assert {key: sorted(indexes) for key, indexes in found.items()} == wanted
-        assert (await self.bench.committed())[0] == max(self.committed) + 1
+        assert (await self.bench.committed())[0] == max(self.committed)
 
 
 def planned(disturbed: int) -> list[tuple[Fault, bool]]:
@@ -167,39 +171,41 @@ def planned(disturbed: int) -> list[tuple[Fault, bool]]:
     ]
 
 
+async def wait_late(run: Run, transactions: Transactions, count: int, *, is_abort: bool) -> None:
+    """Have a transaction open whenever a late request comes, one with the other end."""
+    while len(run.proxy.late) < count:
+        held = Fault(PRODUCE, Way.DELAY_RESPONSE, 2.0)
+        await run.write(transactions, held, is_abort=is_abort)
+
+
 async def run_scenario(kafka: ProxiedKafka, bench: Bench, batches: int, disturbed: int) -> None:
     run, proxy = Run(bench, kafka.proxy), kafka.proxy
-    faults, late_before = planned(disturbed), len(proxy.late)
-    spread = batches // disturbed
-    own = {"bootstrap.servers": kafka.address}
-    unknown = recreated = 0
-    async with open_transactions(own, new_id()) as transactions:
-        for batch in range(batches):
-            is_disturbed = batch % spread == spread - 1 and batch // spread < disturbed
-            fault, is_abort = faults[batch // spread] if is_disturbed else (None, batch % 7 == 3)
+    late_before = late = len(proxy.late)
+    told: list[str] = []
+    async with open_transactions({"bootstrap.servers": kafka.address}, new_id()) as transactions:
+        for fault, is_abort in planned(disturbed):
+            for number in range(batches // disturbed - 1):
+                await run.write(transactions, None, is_abort=number % 5 == 3)
             with structlog.testing.capture_logs() as logged:
-                await run.write(transactions, batch, fault, is_abort=is_abort)
-            told = events(logged)
-            unknown, recreated = unknown + told.count(UNKNOWN), recreated + told.count(RECREATED)
-            assert told.count(RECREATED) >= is_disturbed
-            # Each outcome that is not known has its new producer right behind it.
-            assert all(
-                told[at + 1 : at + 2] == [RECREATED]
-                for at, event in enumerate(told)
-                if event == UNKNOWN
-            )
-        delayed = sum(fault.way is Way.DELAY_REQUEST for fault, _ in faults)
-        await wait_until(lambda: len(proxy.late) - late_before >= delayed)
+                await run.write(transactions, fault, is_abort=is_abort)
+            told += events(logged)
+            assert RECREATED in events(logged)
+            if fault.way is Way.DELAY_REQUEST:
+                late += 1
+                await wait_late(run, transactions, late, is_abort=not is_abort)
         await wait_until(lambda: proxy.held == 0)
-        await run.write(transactions, batches, None, is_abort=False)
+        await run.write(transactions, None, is_abort=False)
 
     await run.check()
-    assert unknown > 0
-    assert set(proxy.late[late_before:]) <= {REFUSED}
+    # Each outcome that is not known has its new producer right behind it.
+    behind = [after for event, after in itertools.pairwise(told) if event == UNKNOWN]
+    assert set(behind) == {RECREATED}
+    assert proxy.late[late_before:] == [REFUSED] * (late - late_before)
     print(
-        f"{batches + 1} transactions, {disturbed} disturbed: {len(run.committed)} committed, "
-        f"{unknown} unknown outcomes, {recreated} new producers, {delayed} late requests, all "
-        "refused; 0 torn, lost, doubled, aborted and visible"
+        f"{run.written} transactions, {disturbed} disturbed: {len(run.committed)} committed, "
+        f"{told.count(UNKNOWN)} unknown outcomes, {told.count(RECREATED)} new producers, "
+        f"{late - late_before} late requests, all refused; "
+        "0 torn, lost, doubled, or aborted and visible"
     )
 
 

@@ -1,13 +1,22 @@
 """Transactions on a real Kafka that answers: all or nothing, and only from who is a member."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 
 from bridge.envelope import Record
 from bridge.errors import BodyTooLargeError, SettingsError, TopicError
-from bridge.kafka import Committed, Lost, NotCommitted, Position, open_transactions
-from tests.transacting import TOO_LARGE, Bench, new_id, open_bench, open_member, wait_until
+from bridge.kafka import Committed, Lost, NotCommitted, Position, open_producer, open_transactions
+from tests.transacting import (
+    PARTITIONS,
+    TOO_LARGE,
+    Bench,
+    new_id,
+    open_bench,
+    open_member,
+    wait_until,
+)
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -136,3 +145,28 @@ async def test_without_a_position_nothing_would_fence_it(bench: Bench) -> None:
     async with open_transactions(bench.config, new_id()) as transactions:
         with pytest.raises(ValueError, match="without a position"):
             await transactions.commit([bench.record(b"a")], {}, bench.member.metadata)
+
+
+@pytest.mark.full
+async def test_how_many_records_a_second_go_in_transactions_of_a_hundred(bench: Bench) -> None:
+    """Printed, not judged: beside the same records acknowledged and committed without transactions."""
+    runs, size = 50, 100
+    batches = [[bench.record(b"x" * 200, number % PARTITIONS) for number in range(size)]] * runs
+    now_s = asyncio.get_running_loop().time
+    async with (
+        open_transactions(bench.config, new_id()) as transactions,
+        open_producer(bench.config) as producer,
+    ):
+        began_s = now_s()
+        for number, batch in enumerate(batches):
+            outcome = await transactions.commit(batch, bench.at(number), bench.member.metadata)
+            assert outcome == Committed()
+        once = runs * size / (now_s() - began_s)
+        began_s = now_s()
+        for number, batch in enumerate(batches):
+            await asyncio.wait([producer.route(size)(record) for record in batch])
+            bench.member.group.commit(bench.at(runs + number))
+        least = runs * size / (now_s() - began_s)
+
+    assert len(await bench.read(2 * runs * size)) == 2 * runs * size
+    print(f"{size} records a transaction: {once:,.0f}/s; at least once: {least:,.0f}/s")
