@@ -3,6 +3,12 @@
 For workers of services with `exactly_once = true`: replies, dead letters and the positions that they
 stand for. Everything that blocks runs on one thread, one transaction after the other (`writer.py`),
 so an awaiter that is cancelled leaves none open: it is brought to its end all the same.
+
+Two producers take turns. Kafka answers a commit when it is decided and writes the markers after
+that; until they are written, the same producer's next transaction is put off, for 20 ms by
+librdkafka (measured: 26 of 32 ms for 100 records). The other one's is not. Of offsets for one
+partition that both commit the later ones stay, in whatever order their markers are written: Kafka
+goes by the order in which they came.
 """
 
 import asyncio
@@ -10,6 +16,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import cycle
 
 from bridge.envelope import Record
 from bridge.kafka.client import Config
@@ -26,12 +33,12 @@ class Transactions:
     """Writes transactions, one after the other; used from the event loop that opened it.
 
     Args:
-        writer: Does what blocks.
-        thread: The one on which it does it.
+        writers: Do what blocks, by turns.
+        thread: The one on which they do it.
     """
 
-    def __init__(self, writer: Writer, thread: ThreadPoolExecutor) -> None:
-        self._writer = writer
+    def __init__(self, writers: Sequence[Writer], thread: ThreadPoolExecutor) -> None:
+        self._writers = cycle(writers)
         self._thread = thread
 
     async def commit(
@@ -59,27 +66,28 @@ class Transactions:
         """
         if not positions:
             raise ValueError("a transaction without a position: nothing would fence it")
-        write = partial(self._writer.write, list(records), dict(positions), metadata)
+        write = partial(next(self._writers).write, list(records), dict(positions), metadata)
         return await asyncio.get_running_loop().run_in_executor(self._thread, write)
 
 
 @asynccontextmanager
 async def open_transactions(config: Config, transactional_id: str) -> AsyncIterator[Transactions]:
-    """Keep a transactional producer for as long as the block.
+    """Keep transactional producers for as long as the block.
 
-    Entered when Kafka has ended what an earlier producer of this ID had left open; patient while
+    Entered when Kafka has ended what earlier producers of this ID had left open; patient while
     Kafka is away. Leaving the block waits for the transaction that is under way.
 
     Args:
         config: librdkafka settings; those in `TRANSACTIONS` are not theirs to change.
-        transactional_id: `bridge.<service>.<random>`: of this process and this run alone. What an
-            earlier run left behind is fenced by the group's metadata, and ended by Kafka in time.
+        transactional_id: `bridge.<service>.<random>`: of this process and this run alone; `.0` and
+            `.1` are added. What an earlier run left behind is kept out by the group's metadata, and
+            ended by Kafka in time.
 
     Raises:
         SettingsError: Kafka does not allow it.
     """
     loop = asyncio.get_running_loop()
-    writer = Writer(config, transactional_id, loop.time)
+    writers = [Writer(config, f"{transactional_id}.{turn}", loop.time) for turn in range(2)]
     thread = ThreadPoolExecutor(1, "transactions")
     serving: asyncio.TimerHandle | None = None
     served: Future[None] | None = None
@@ -87,15 +95,22 @@ async def open_transactions(config: Config, transactional_id: str) -> AsyncItera
     def serve() -> None:
         nonlocal serving, served
         if served is None or served.done():
-            served = thread.submit(writer.serve)
+            served = thread.submit(_serve, writers)
         serving = loop.call_later(_IDLE_S, serve)
 
     try:
-        await loop.run_in_executor(thread, writer.open)
+        for writer in writers:
+            await loop.run_in_executor(thread, writer.open)
         serve()
-        yield Transactions(writer, thread)
+        yield Transactions(writers, thread)
     finally:
         if serving is not None:
             serving.cancel()
-        writer.leave()
+        for writer in writers:
+            writer.leave()
         await asyncio.shield(asyncio.to_thread(thread.shutdown, cancel_futures=True))
+
+
+def _serve(writers: Sequence[Writer]) -> None:
+    for writer in writers:
+        writer.serve()

@@ -163,10 +163,14 @@ class Run:
 
 
 def planned(disturbed: int) -> list[tuple[Fault, bool]]:
-    """Every way, by turns at a commit, a commit and an abort; delays from 5 to 15 s."""
+    """Every way, by turns at a commit, a commit and an abort; delays from 7 to 15 s.
+
+    A client that is patient is done after 4 s, and takes 2 s for the next transaction, which is the
+    other producer's: the late request is to come in the one after that.
+    """
     ways = [Way.DELAY_REQUEST, Way.DROP_RESPONSE, Way.DELAY_RESPONSE, Way.CUT]
     return [
-        (Fault(END_TXN, ways[number % 4], 5.0 + number * 7 % 11), number % 3 == 2)
+        (Fault(END_TXN, ways[number % 4], 7.0 + number * 7 % 9), number % 3 == 2)
         for number in range(disturbed)
     ]
 
