@@ -19,7 +19,7 @@ import confluent_kafka as ck
 
 from benchmarks.running import open_process
 from bridge.cli.topics import shapes_of
-from bridge.embedded import open_kafka
+from bridge.embedded import Trial, open_kafka
 from bridge.envelope import Event, Record, make_reply, parse_request
 from bridge.kafka import apply_topics, open_producer, open_reader
 from bridge.kafka.client import BATCH, READING, SHARED, as_record
@@ -119,7 +119,7 @@ async def run(kinds: Sequence[str], rounds: int, count: int, folder: Path) -> No
     """Measure, and print the table."""
     found: dict[str, list[float]] = {kind: [] for kind in kinds}
     log = folder / "processes.log"
-    async with open_kafka(data=folder / "kafka", port=0, jit=True, say=print) as kafka:
+    async with open_kafka(data=folder / "kafka", port=0, trial=Trial(jit=True), say=print) as kafka:
         config = {"bootstrap.servers": kafka.bootstrap}
         for number in range(rounds + 1):  # in the first one Java's compiler learns
             for kind in kinds:
