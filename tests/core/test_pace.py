@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.pace import STALE_S, NoWorkers, Observation, Pace, TooMany
+from bridge.pace import REFUTED_S, STALE_S, NoWorkers, Observation, Pace, TooMany
 
 
 def seen(at_s: float, *, members: int = 1, done: int = 0, end: int = 0) -> Observation:
@@ -19,7 +19,9 @@ def make(*observations: Observation, concurrency: int = 2, no_worker_s: float = 
 
 def overloaded(*, end: int) -> Pace:
     """Workers that do 20 a second, at second 2, with records up to `end` written."""
-    return make(seen(0, done=0, end=end), seen(1, done=20, end=end), seen(2, done=40, end=end))
+    pace = make(seen(0, done=0, end=end), seen(1, done=20, end=end), seen(2, done=40, end=end))
+    decide(pace, 2, deadline_s=0)  # the first one would be taken on trial
+    return pace
 
 
 def decide(
@@ -80,11 +82,33 @@ def test_the_rate_is_measured_only_while_the_workers_have_enough_to_do() -> None
 def test_a_rate_is_kept_for_the_next_time_and_goes_with_the_number_of_workers() -> None:
     pace = overloaded(end=500)
 
-    pace.observe(seen(10, done=500, end=500), 0)
-    pace.observe(seen(30, done=500, end=500), 0)
-    pace.observe(seen(31, members=3, done=500, end=500), 0)
+    pace.observe(seen(10, done=40, end=40), 0)
+    pace.observe(seen(30, done=40, end=40), 0)
+    pace.observe(seen(31, members=3, done=40, end=40), 0)
 
     assert pace.rate == 60
+
+
+def test_a_rate_from_a_slow_time_is_raised_by_whatever_is_seen_to_be_done() -> None:
+    pace = overloaded(end=500)
+
+    for at_s in range(20, 24):
+        pace.observe(seen(at_s, done=at_s * 100, end=at_s * 100 + 1), 0)
+    raised = pace.rate
+    pace.observe(seen(40, members=2, done=2300, end=2300), 0)
+
+    assert (raised, pace.rate) == (100, 200)
+
+
+def test_a_rate_is_forgotten_when_the_workers_were_not_busy_for_long() -> None:
+    pace = overloaded(end=500)
+
+    rates = []
+    for at_s in range(10, 90, 10):
+        pace.observe(seen(at_s, done=500, end=500), 0)
+        rates.append(pace.rate)
+
+    assert rates == [20] * 7 + [None]
 
 
 def test_a_rate_from_next_to_nothing_is_none() -> None:
@@ -94,12 +118,12 @@ def test_a_rate_from_next_to_nothing_is_none() -> None:
 
 def test_until_a_rate_is_measured_the_quickest_answer_says_what_could_be() -> None:
     pace = make(seen(0))
-    pace.note_answer(0.5)
-    pace.note_answer(0.1)
-    pace.note_answer(3)
+    for took_s in (0.5, 0.1, 3):
+        pace.note_answer(0, took_s, 0)
     assert pace.rate == 20
 
     pace.taken = 2 + 300
+    assert decide(pace, 0) is None
     assert isinstance(decide(pace, 0), TooMany)
     pace.observe(seen(1, done=10, end=302), 302)
     pace.observe(seen(3, done=30, end=302), 302)
@@ -126,6 +150,14 @@ def test_a_request_is_refused_when_it_would_come_too_late() -> None:
     assert late == TooMany(expected_s=30, limit_s=8, is_share=False, retry_after_s=22)
 
 
+def test_in_the_time_that_it_is_expected_to_take_one_is_taken_on_trial() -> None:
+    pace = overloaded(end=40 + 20 * 9)
+
+    told = [decide(pace, at_s, deadline_s=0) for at_s in (2, 10.9, 11, 11.1)]
+
+    assert [each is None for each in told] == [False, False, True, False]
+
+
 def test_a_short_wait_is_no_reason_to_refuse_who_is_alone() -> None:
     assert decide(overloaded(end=40 + 20 * 9), 2, wait_s=1, deadline_s=60) is None
 
@@ -149,6 +181,25 @@ def test_one_record_that_holds_up_its_partition_holds_up_nobody_else() -> None:
 
     assert pace.rate == 100
     assert pace.expected_s(11) == 1
+
+
+def test_an_answer_that_came_far_too_soon_ends_the_refusing_for_a_while() -> None:
+    pace = overloaded(end=40 + 20 * 30)
+    assert isinstance(decide(pace, 2), TooMany)
+
+    pace.note_answer(2, 0.2, pace.expected_s(2))
+
+    assert decide(pace, 2 + REFUTED_S - 0.1) is None
+    assert isinstance(decide(pace, 2 + REFUTED_S), TooMany)
+
+
+def test_an_answer_that_came_about_when_it_was_expected_refutes_nothing() -> None:
+    pace = overloaded(end=40 + 20 * 30)
+
+    for took_s, expected_s in ((7, 9), (2.6, 10), (0.1, 1), (1, 0)):
+        pace.note_answer(2, took_s, expected_s)
+
+    assert isinstance(decide(pace, 2), TooMany)
 
 
 def test_offsets_that_went_back_begin_a_new_count() -> None:
