@@ -1,7 +1,8 @@
 """Claims of this replica: written, read back, and only then acted on."""
 
 import asyncio
-from contextlib import AsyncExitStack
+import sqlite3
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 
 import msgspec
@@ -81,26 +82,32 @@ class Claims:
         return self._trouble
 
     async def run(self, config: Config) -> None:
-        """Follow the log until cancelled; whatever breaks is said, waited out and tried again."""
+        """Follow the log until cancelled; whatever breaks is said, waited out and tried again.
+
+        Each time the index is built anew: one that lacks a claim would let a second one win.
+        """
         while True:
             try:
                 async with AsyncExitStack() as held:
-                    await self._follow(held, config)
-                    await asyncio.Event().wait()
+                    lost = await self._follow(held, config)
+                    await lost
             except BridgeError as error:
                 self._say(error)
             except Exception as error:  # noqa: BLE001 - without claims every key would be refused for ever
                 _log.error("claims-broke", exc_info=error)
                 self._say(ClaimsAwayError(f"{TOPIC} cannot be read: the log says why"))
+                with suppress(sqlite3.Error, OSError):
+                    self._index.reset()
             await asyncio.sleep(_RETRY_S)
 
-    async def _follow(self, held: AsyncExitStack, config: Config) -> None:
+    async def _follow(self, held: AsyncExitStack, config: Config) -> "asyncio.Future[None]":
         found = await describe_topics(config)
         if TOPIC not in found:
             raise TopicError(f"{TOPIC} does not exist: run `kbridge topics apply`")
         self._read_to_ms = dict.fromkeys(range(found[TOPIC]), 0)
         partitions = [(TOPIC, number) for number in range(found[TOPIC])]
-        await held.enter_async_context(
+        self._index.reset()
+        return await held.enter_async_context(
             open_tail(config, partitions, self.take, since_ms=0, at_end=self._set_ready)
         )
 

@@ -1,7 +1,9 @@
 """The index of claims: what `bridge.claims` says, folded, in SQLite; rebuilt at every start.
 
-Never the truth: a claim is acted on only when it has been read back from the log. Used in the event
-loop: a look takes microseconds, and a batch of the log one transaction.
+Never the truth: a claim is acted on only when it has been read back from the log, and what the index
+says of it then is right only as long as it has taken all that came before. So an index that could
+not take something (a full disk) is of no use any more: `reset`, and the log is read again. Used in
+the event loop: a look takes microseconds, and a batch of the log one transaction.
 """
 
 import sqlite3
@@ -41,8 +43,8 @@ class Index:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
         self._database = _open(folder)
-        self._database.executescript(_TABLE)
         self._count = 0
 
     def __len__(self) -> int:
@@ -79,6 +81,9 @@ class Index:
             entries: In log order per key.
             read_to_ms: Up to here every partition has been read; claims that ended before are
                 forgotten. Earlier, and a loser still to be read would pass for the winner.
+
+        Raises:
+            sqlite3.Error: Some or all of it was not taken; nothing that is found later is sure.
         """
         self._database.execute("BEGIN")
         for entry in entries:
@@ -90,6 +95,21 @@ class Index:
         ended = self._database.execute(_PRUNE, (read_to_ms,))
         self._count -= ended.rowcount
         self._database.execute("COMMIT")
+
+    def reset(self) -> None:
+        """Begin anew, with nothing known.
+
+        Raises:
+            sqlite3.Error, OSError: The folder cannot be written to; the index is empty, in memory.
+        """
+        self._swap(None)  # whatever the disk says: what is in the old file may be torn
+        if self._folder is not None:
+            self._swap(self._folder)
+
+    def _swap(self, folder: Path | None) -> None:
+        database = _open(folder)
+        self._database.close()
+        self._database, self._count = database, 0
 
     def close(self) -> None:
         """Forget everything."""
@@ -106,8 +126,18 @@ class Index:
 
 
 def _open(folder: Path | None) -> sqlite3.Connection:
-    if folder is None:
-        return sqlite3.connect(":memory:", isolation_level=None)
+    database = (
+        sqlite3.connect(":memory:", isolation_level=None) if folder is None else _file(folder)
+    )
+    try:
+        database.executescript(_TABLE)
+    except sqlite3.Error:
+        database.close()
+        raise
+    return database
+
+
+def _file(folder: Path) -> sqlite3.Connection:
     with closing(tempfile.NamedTemporaryFile(dir=folder, prefix="claims-")) as file:
         database = sqlite3.connect(file.name, isolation_level=None)
         # Nothing is to survive a crash: no journal, no waiting for the disk.

@@ -40,11 +40,13 @@ async def open_tail(
     *,
     since_ms: int,
     at_end: Callable[[], None] = lambda: None,
-) -> AsyncIterator[None]:
+) -> AsyncIterator["asyncio.Future[None]"]:
     """Read partitions from a time on and follow them for as long as the block.
 
     Entered when every partition has its position. Batches are handed over one at a time, so that a
-    long log does not pile up in memory.
+    long log does not pile up in memory. Gives a future to wait for: it ends only when records were
+    lost, because `take` or the reading has failed, with that error. From then on nothing is handed
+    over any more, so whoever needs all of them opens another tail.
 
     Args:
         config: librdkafka settings.
@@ -59,42 +61,73 @@ async def open_tail(
         TopicError: A topic or partition does not exist.
     """
     consumer = ck.Consumer(merge(SHARED, READING, TAILS, config))
-    loop = asyncio.get_running_loop()
-    behind = set(partitions)
-
-    def poll() -> None:
-        first = consumer.poll(0.1)
-        if first is None:
-            return
-        messages = (first, *consumer.consume(BATCH, 0))
-        records = [as_record(message) for message in messages if message.error() is None]
-        if records:
-            _hand_over(loop, take, records)
-        if behind:
-            behind.difference_update(_ended(messages))
-            if not behind:
-                loop.call_soon_threadsafe(at_end)
-        _report(messages)
-
+    tail = _Tail(consumer, partitions, take, at_end)
     try:
         await asyncio.to_thread(_position, consumer, partitions, since_ms)
-        async with polling("tail-poll", poll):
-            yield
+        async with polling("tail-poll", tail.poll):
+            yield tail.lost
     finally:
+        tail.lost.cancel()
         await asyncio.shield(asyncio.to_thread(consumer.close))
 
 
-def _hand_over(loop: asyncio.AbstractEventLoop, take: Take, records: list[Record]) -> None:
-    taken = Flag()
+class _Tail:
+    """Reads on the poll thread, hands over in the event loop, and stops when something was lost."""
 
-    def run() -> None:
+    def __init__(
+        self,
+        consumer: ck.Consumer,
+        partitions: Sequence[Lane],
+        take: Take,
+        at_end: Callable[[], None],
+    ) -> None:
+        self._consumer = consumer
+        self._behind = set(partitions)
+        self._take = take
+        self._at_end = at_end
+        self._loop = asyncio.get_running_loop()
+        self.lost: asyncio.Future[None] = self._loop.create_future()
+
+    def poll(self) -> None:
+        """Read what is there, on the poll thread; what is read and breaks it is lost."""
         try:
-            take(records)
+            self._read()
+        except Exception as error:
+            self._loop.call_soon_threadsafe(self._give_up, error)
+            raise
+
+    def _read(self) -> None:
+        first = self._consumer.poll(0.1)
+        if first is None or self.lost.done():
+            return
+        messages = (first, *self._consumer.consume(BATCH, 0))
+        records = [as_record(message) for message in messages if message.error() is None]
+        if records:
+            taken = Flag()
+            self._loop.call_soon_threadsafe(self._hand_over, records, taken)
+            taken.wait(_TAKEN_S)
+        if self._behind:
+            self._behind.difference_update(_ended(messages))
+            if not self._behind:
+                self._loop.call_soon_threadsafe(self._end)
+        _report(messages)
+
+    def _hand_over(self, records: list[Record], taken: Flag) -> None:
+        try:
+            if not self.lost.done():
+                self._take(records)
+        except Exception as error:  # noqa: BLE001 - whatever it is, these records are lost
+            self._give_up(error)
         finally:
             taken.set()
 
-    loop.call_soon_threadsafe(run)
-    taken.wait(_TAKEN_S)
+    def _end(self) -> None:
+        if not self.lost.done():
+            self._at_end()
+
+    def _give_up(self, error: Exception) -> None:
+        if not self.lost.done():
+            self.lost.set_exception(error)
 
 
 def _position(consumer: ck.Consumer, partitions: Sequence[Lane], since_ms: int) -> None:

@@ -60,12 +60,14 @@ class Cancelled:
                     self._take,
                     since_ms=since_ms,
                     at_end=self._is_read.set,
-                ):
-                    await asyncio.Event().wait()
+                ) as lost:
+                    await lost
             except BridgeError as trouble:
                 _log.warning("cancels-not-followed", why=str(trouble))
                 if isinstance(trouble, TopicError):  # then there is nothing to wait for
                     self._is_read.set()
+            except Exception as error:  # noqa: BLE001 - it spares work; no worker shall end of it
+                _log.error("cancels-broke", exc_info=error)
             await asyncio.sleep(_RETRY_S)
 
     def _take(self, records: list[Record]) -> None:

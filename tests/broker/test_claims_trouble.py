@@ -1,6 +1,7 @@
 """Idempotency-Keys when a process or a topic is gone: never twice, never lost, and said plainly."""
 
 import asyncio
+import resource
 import secrets
 import threading
 import time
@@ -139,6 +140,39 @@ def test_while_many_claims_are_read_only_requests_with_a_key_wait(tmp_path: Path
         f"\n{CLAIMS} claims were read {took_s:.1f} s after the start of the process; meanwhile "
         f"/healthz answered {len(waits_s)} times, at the latest after {1000 * max(waits_s):.0f} ms"
     )
+
+
+def test_a_batch_of_claims_that_does_not_fit_on_the_disk_lets_no_second_claim_win(
+    stack: Stack, tmp_path: Path
+) -> None:
+    """It was lost without a word, and whoever came with one of its keys was worked on again."""
+    stack.make_services("once")
+    stack.start_worker("once")
+    service, file = stack.name("once"), tmp_path / "executions"
+    body = {"text": "paid", "file": str(file), "sleep_s": 0.0}
+    folder = tmp_path / "claims"
+    folder.mkdir()
+    small, url = stack.start_ingress(BRIDGE_LANES="0", BRIDGE_CLAIMS_DIR=str(folder))
+    _, other_url = stack.start_ingress(BRIDGE_LANES="1")
+
+    _, hard = resource.prlimit(small.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(small.pid, resource.RLIMIT_FSIZE, (300_000, hard))
+    # What SQLite has in its cache is written when a transaction ends: some claims are enough.
+    asyncio.run(write_claims(stack.kafka, 3000))
+    until(lambda: bool(small.events("claims-broke")), timeout_s=20, what="the disk is full")
+    first = post(other_url, service, body, idempotency_key="k")
+    meanwhile = post(url, service, body, idempotency_key="k")
+    ready = httpx.get(url + "/readyz")
+    resource.prlimit(small.pid, resource.RLIMIT_FSIZE, (hard, hard))
+    until(lambda: httpx.get(url + "/readyz").is_success, timeout_s=20, what="it heals")
+    second = post(url, service, body, idempotency_key="k")
+
+    assert first.status_code == 200
+    assert (meanwhile.status_code, meanwhile.json()["code"]) == (503, "claims-away")
+    assert ready.status_code == 503
+    assert (second.status_code, second.headers.get("idempotency-replayed")) == (200, "true")
+    assert second.headers["request-id"] == first.headers["request-id"]
+    assert executions(file) == {"paid": 1}
 
 
 @contextmanager

@@ -273,6 +273,30 @@ async def test_a_tail_starts_at_its_time(kafka: str, topic: str) -> None:
     assert [one.value for one in found] == [b"new"]
 
 
+async def test_a_tail_that_could_not_hand_something_over_says_so_and_hands_over_no_more(
+    kafka: str, topic: str
+) -> None:
+    """Of a batch that was lost nobody heard, and what came after it was taken for all there is."""
+    found: list[Record] = []
+
+    def take(records: list[Record]) -> None:
+        found.extend(records)
+        raise OSError("disk full")
+
+    async with open_producer(config(kafka)) as producer:
+        send = producer.route(0)
+        await send(record(topic, b"lost"))
+        async with open_tail(
+            config(kafka), [(topic, 0)], take, since_ms=0, at_end=found.clear
+        ) as lost:
+            with pytest.raises(OSError, match="disk full"):
+                await lost
+            await send(record(topic, b"later"))
+            await asyncio.sleep(0.3)
+
+    assert [one.value for one in found] == [b"lost"]
+
+
 async def test_a_tail_of_a_topic_that_is_not_there_is_refused(kafka: str) -> None:
     with pytest.raises(TopicError, match="topics apply"):
         async with open_tail(config(kafka), [("t-nowhere", 0)], lambda _: None, since_ms=0):
