@@ -6,7 +6,8 @@ client may look it up while the first still waits), and a reply that nobody wait
 error: its request was answered with a Location, and the log keeps the reply.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 from bridge.errors import OverloadedError
@@ -25,6 +26,7 @@ class WaitingRoom(Generic[W]):
         self._limit = limit
         self._waiters: dict[str, list[W]] = {}
         self._count = 0
+        self._promised = 0
 
     def __len__(self) -> int:
         return self._count
@@ -35,17 +37,26 @@ class WaitingRoom(Generic[W]):
         Raises:
             OverloadedError: The room is full; the waiter is not in it.
         """
-        self.check()
+        self._check()
         self._waiters.setdefault(request_id, []).append(waiter)
         self._count += 1
 
-    def check(self) -> None:
-        """See that there is room for one more.
+    @contextmanager
+    def promise(self) -> Iterator[None]:
+        """Keep a place free for as long as the block, for one who enters right after it.
 
         Raises:
             OverloadedError: The room is full.
         """
-        if self._count >= self._limit:
+        self._check()
+        self._promised += 1
+        try:
+            yield
+        finally:
+            self._promised -= 1
+
+    def _check(self) -> None:
+        if self._count + self._promised >= self._limit:
             raise OverloadedError(f"{self._limit} clients wait already: try again in a moment")
 
     def leave(self, request_id: str, waiter: W) -> bool:

@@ -5,13 +5,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
+import msgspec
 import structlog
 from starlette.types import Receive
 
 from bridge import ids
 from bridge.claims import Ruling
 from bridge.envelope import Event, Request, make_reply
-from bridge.errors import BridgeError, DrainingError, OutcomeUnknownError
+from bridge.errors import BridgeError, DrainingError, OutcomeUnknownError, UnavailableError
 from bridge.ingress.claims import Claims
 from bridge.ingress.events import Streams
 from bridge.ingress.job import Job
@@ -30,6 +31,10 @@ ACKNOWLEDGE_S = 10.0
 """A request that nobody waits for is written within this, or its outcome is unknown."""
 HAND_OFF_S = 2.0
 """A `202` waits at most so long for the acknowledgement of `accepted`."""
+
+
+INSIST_S = 0.1
+"""A request whose key is taken, and which was not taken itself, is tried again after so long."""
 
 
 class Ingress:
@@ -118,14 +123,40 @@ class Ingress:
         Returns, raises:
             As `ask`, or `Joins.join`.
         """
-        if ruling is not None and not self.claims.is_own(job, ruling):
+        if ruling is None:
+            return await self._write(job, receive)
+        if not self.claims.is_own(job, ruling):
             return await self.joins.join(job, ruling)
+        log = await self._insist(job, ruling, receive)
+        if job.request.reply_to is None:
+            self.claims.note_written(job, ruling)
+        return log
+
+    async def _write(self, job: Job, receive: Receive | None) -> ReplyLog:
         if job.wait_s > 0:
             return await self.ask(job, receive)
         await self.post(job)
-        if ruling is not None and job.request.reply_to is None:
-            self.claims.note_written(job, ruling)
         return ReplyLog()
+
+    async def _insist(self, job: Job, ruling: Ruling, receive: Receive | None) -> ReplyLog:
+        """Write a claimed request; while it surely is not written, try again, as long as it may be.
+
+        Its key stands for it already, so whoever asks again would find nothing and have to wait
+        until it may be healed. (A full queue is a matter of moments.)
+        """
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + (job.wait_s or ACKNOWLEDGE_S)
+        while True:
+            try:
+                return await self._write(job, receive)
+            except DrainingError:
+                raise
+            except UnavailableError:
+                left_s = until_s - loop.time() - INSIST_S
+                if left_s <= 0 or not self.claims.is_own(job, ruling):
+                    raise
+                await asyncio.sleep(INSIST_S)
+                job = msgspec.structs.replace(job, wait_s=left_s if job.wait_s else 0.0)
 
     def watch(self, name: str, waiter: Waiter) -> None:
         """Let a waiter be told when this replica stops; it leaves with `unwatch`.

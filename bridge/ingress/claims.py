@@ -180,9 +180,12 @@ class Claims:
     async def _claim(self, job: Job, key: str) -> Ruling:
         """Write a claim and read it back; those who come meanwhile with the same key wait for it."""
         # A claim without a request would have to be healed; one that can never be written, for ever.
-        self._room.check()
         self._producer.check_size(job.record)
-        self._load.admit_job(job)
+        with self._room.promise():  # the caller enters in the same turn of the event loop
+            self._load.admit_job(job)
+            return await self._decide(job, key)
+
+    async def _decide(self, job: Job, key: str) -> Ruling:
         request_id = job.request.request_id
         self._deciding[key] = decided = asyncio.get_running_loop().create_future()
         decided.add_done_callback(_look_away)

@@ -67,7 +67,7 @@ def _stream(ingress: Ingress, job: Job, ruling: Ruling | None, media: Media) -> 
     """Answer with the events of a request, which is written, or joined, when the answer begins."""
     if ruling is None or ingress.claims.is_own(job, ruling):
         request_id, headers = job.request.request_id, {}
-        opening = partial(_open_new, ingress, job)
+        opening = partial(_open_new, ingress, job, ruling)
     else:
         request_id, headers = ruling.request_id, {REPLAYED: "true"}
         opening = partial(_open_joined, ingress, job, ruling)
@@ -82,11 +82,16 @@ def _stream(ingress: Ingress, job: Job, ruling: Ruling | None, media: Media) -> 
 
 
 @asynccontextmanager
-async def _open_new(ingress: Ingress, job: Job, receive: Receive) -> AsyncIterator[Stream]:
+async def _open_new(
+    ingress: Ingress, job: Job, ruling: Ruling | None, receive: Receive
+) -> AsyncIterator[Stream]:
+    async def write() -> None:
+        await ingress.write(msgspec.structs.replace(job, wait_s=0.0), ruling)
+
     request_id = job.request.request_id
     sought = ingress.lookups.seek(job.service, request_id, ids.parse(request_id))
     wanted = Wanted(sought, principal=job.request.principal)
-    async with ingress.streams.open_new(wanted, lambda: ingress.post(job), receive) as stream:
+    async with ingress.streams.open_new(wanted, write, receive) as stream:
         yield stream
 
 

@@ -103,7 +103,7 @@ class Room:
     def __init__(self, limit: int) -> None:
         self._waiters: WaitingRoom[Waiter] = WaitingRoom(limit)
         self.is_closing = False
-        self.check = self._waiters.check
+        self.promise = self._waiters.promise
         self.enter = self._waiters.enter
         self.leave = self._waiters.leave
         metrics.WAITERS.set_function(lambda: len(self._waiters))

@@ -27,6 +27,19 @@ def test_a_full_room_refuses_and_keeps_who_is_in_it() -> None:
     assert len(room) == 1
 
 
+def test_a_promised_place_is_kept_until_it_is_taken_or_given_up() -> None:
+    """Who was let in to claim a key found the room full behind the claim."""
+    room = WaitingRoom[str](limit=2)
+    room.enter("a", "Ann")
+    with room.promise(), pytest.raises(OverloadedError):
+        room.enter("c", "Cid")
+    room.enter("b", "Bob")
+
+    with pytest.raises(OverloadedError), room.promise():
+        pass
+    assert len(room) == 2
+
+
 def test_leaving_makes_place_and_leaving_twice_is_harmless() -> None:
     room = WaitingRoom[str](limit=1)
     room.enter("a", "Ann")
