@@ -205,7 +205,9 @@ class Lookups:
             seen.take(reply)
             if not seen.is_seen:  # another's, or not known to be: read on as if it were not there
                 return False
-            until_ms = max(until_ms, self.end_ms(sought, reply))
+            # To its end for a first event only: what comes later is nothing to anybody.
+            end_ms = self.end_ms(sought, reply)
+            until_ms = end_ms if until_ms == _FOR_EVER else max(until_ms, end_ms)
             return seen.last is not None
 
         await self._reads.look(

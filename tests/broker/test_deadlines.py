@@ -10,10 +10,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from bridge import ids
+from bridge import claims, ids
 from bridge.cli.processes import now_ms
 from bridge.envelope import Event, Reply, Request, make_reply
 from bridge.kafka import open_producer
+from bridge.registry import load_services
 from tests.broker.conftest import Asked
 from tests.stack import Stack, open_stack, post, until
 from tests.working import work_during
@@ -21,6 +22,7 @@ from tests.working import work_during
 pytestmark = pytest.mark.timeout(120)
 
 FIVE_MINUTES_MS = 300_000
+BODY = {"text": "x"}
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +90,7 @@ def test_long_after_its_deadline_a_request_is_expired_by_rule_and_late_events_sa
         deadline_ms=at_ms + 500,
     )
     path = f"/v1/services/{service}/requests/{request.request_id}"
+    asyncio.run(_claim(idle.stack, service, request))
     asyncio.run(_write(idle.stack, request, Event.ACCEPTED))
 
     until(lambda: now_ms() > at_ms + 61_500, timeout_s=10, what="the end of the log is past")
@@ -95,12 +98,34 @@ def test_long_after_its_deadline_a_request_is_expired_by_rule_and_late_events_sa
     asyncio.run(_write(idle.stack, request, Event.COMPLETED))
     after = httpx.get(idle.other_url + path)
     cancelled = httpx.delete(idle.other_url + path)
+    repeated = [
+        post(idle.other_url, service, BODY, idempotency_key="late", prefer=prefer)
+        for prefer in ("wait=1", "respond-async")
+    ]
 
-    for answer in (before, after):
+    assert {answer.headers["idempotency-replayed"] for answer in repeated} == {"true"}
+    assert {answer.headers["request-id"] for answer in repeated} == {request.request_id}
+    for answer in (before, after, *repeated):
         assert (answer.status_code, answer.json()["code"]) == (504, "expired")
     assert cancelled.json()["state"] == "expired"
     events = [event.event for event in log_of(idle.stack, "echo", path)]
     assert events == [Event.ACCEPTED, Event.COMPLETED]  # nobody had to write that it expired
+
+
+async def _claim(stack: Stack, service: str, request: Request) -> None:
+    """Let an `Idempotency-Key` stand for a request."""
+    body = load_services(stack.schemas)[service].encode(BODY)
+    entry = claims.Entry(
+        kind=claims.Kind.CLAIM,
+        key=claims.claim_key(service, None, "late"),
+        request_id=request.request_id,
+        lane=request.reply_partition or 0,
+        fingerprint=claims.fingerprint(body),
+        service=service,
+        rules_ms=86_400_000,
+    )
+    async with open_producer({"bootstrap.servers": stack.kafka}) as producer:
+        await producer.route(0)(claims.format_entry(entry))
 
 
 async def _write(stack: Stack, request: Request, event: Event) -> None:
