@@ -30,7 +30,7 @@ _log = structlog.get_logger("bridge.ingress")
 ACKNOWLEDGE_S = 10.0
 """A request that nobody waits for is written within this, or its outcome is unknown."""
 HAND_OFF_S = 2.0
-"""A `202` waits at most so long for the acknowledgement of `accepted`."""
+"""A `202` waits at most so long for the acknowledgement of `accepted`, or of the note at the key."""
 
 
 INSIST_S = 0.1
@@ -127,15 +127,14 @@ class Ingress:
             return await self._write(job, receive)
         if not self.claims.is_own(job, ruling):
             return await self.joins.join(job, ruling)
-        log = await self._insist(job, ruling, receive)
-        if job.request.reply_to is None:
-            self.claims.note_written(job, ruling)
-        return log
+        return await self._insist(job, ruling, receive)
 
-    async def _write(self, job: Job, receive: Receive | None) -> ReplyLog:
+    async def _write(
+        self, job: Job, receive: Receive | None, ruling: Ruling | None = None
+    ) -> ReplyLog:
         if job.wait_s > 0:
             return await self.ask(job, receive)
-        await self.post(job)
+        await self.post(job, ruling)
         return ReplyLog()
 
     async def _insist(self, job: Job, ruling: Ruling, receive: Receive | None) -> ReplyLog:
@@ -148,7 +147,7 @@ class Ingress:
         until_s = loop.time() + (job.wait_s or ACKNOWLEDGE_S)
         while True:
             try:
-                return await self._write(job, receive)
+                return await self._write(job, receive, ruling)
             except DrainingError:
                 raise
             except UnavailableError:
@@ -205,7 +204,7 @@ class Ingress:
             send = self.producer.route(in_hand, is_lazy=not job.is_claimed)
             written = send(job.record)
             written.add_done_callback(answer.note_written)
-            announced = _announce_early(job, written, send)
+            announced = _announce_early(job, written, partial(_announce, job.request, send))
             await answer.over
             if answer.log.last is None:
                 await await_written(written, HAND_OFF_S)
@@ -222,8 +221,13 @@ class Ingress:
             await _hand_off(announced[0])
         return answer.log
 
-    async def post(self, job: Job) -> None:
+    async def post(self, job: Job, ruling: Ruling | None = None) -> None:
         """Write a request that nobody waits for.
+
+        Args:
+            job: The request.
+            ruling: Of its `Idempotency-Key`: a request without a log is noted there when it is
+                written, however late that is.
 
         Raises:
             As `ask`.
@@ -231,10 +235,13 @@ class Ingress:
         if not job.is_claimed:  # else it was admitted before it was claimed
             self.load.admit_job(job)
         send = self.producer.route(len(self._room))
+        announce: _Announce = partial(_announce, job.request, send)
+        if ruling is not None and job.request.reply_to is None:
+            announce = partial(self.claims.note_written, job, ruling)
         written = send(job.record)
-        announced = _announce_early(job, written, send)
+        announced = _announce_early(job, written, announce)
         await await_written(written, ACKNOWLEDGE_S)
-        await _hand_off(announced[0] if announced else _announce(job.request, send))
+        await _hand_off(announced[0] if announced else announce())
 
     def drain(self) -> None:
         """Be not ready: this process stops. What still comes on open connections is served."""
@@ -266,10 +273,11 @@ class Ingress:
 
 
 _Announced = list["asyncio.Future[Placed] | None"]
+_Announce = Callable[[], "asyncio.Future[Placed] | None"]
 
 
-def _announce_early(job: Job, written: "asyncio.Future[Placed]", send: Send) -> _Announced:
-    """Write `accepted` as early as the job wants it.
+def _announce_early(job: Job, written: "asyncio.Future[Placed]", announce: _Announce) -> _Announced:
+    """Write `accepted`, or what stands for it, as early as the job wants it.
 
     Returns:
         Its acknowledgement, once it is on its way; empty before, and when that is left to the
@@ -277,14 +285,14 @@ def _announce_early(job: Job, written: "asyncio.Future[Placed]", send: Send) -> 
     """
     announced: _Announced = []
 
-    def announce(done: "asyncio.Future[Placed]") -> None:
+    def follow(done: "asyncio.Future[Placed]") -> None:
         if not done.cancelled() and done.exception() is None:
-            announced.append(_announce(job.request, send))
+            announced.append(announce())
 
     if job.announce and not written.done():  # done already: the producer refused it
-        announced.append(_announce(job.request, send))
+        announced.append(announce())
     elif job.is_claimed:
-        written.add_done_callback(announce)
+        written.add_done_callback(follow)
     return announced
 
 
@@ -308,7 +316,7 @@ def _note_announced(request_id: str, announced: "asyncio.Future[Placed]") -> Non
 
 
 async def _hand_off(announced: "asyncio.Future[Placed] | None") -> None:
-    """Wait a moment for `accepted`; a `202` promises the request, which is in Kafka."""
+    """Wait a moment for `accepted`, or for the note; a `202` promises the request, which is in Kafka."""
     if announced is not None:
         await asyncio.wait([announced], timeout=HAND_OFF_S)
 

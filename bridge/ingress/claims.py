@@ -242,12 +242,18 @@ class Claims:
         _log.info("request-healed", request_id=ruling.request_id, service=job.service.name)
         return True
 
-    def note_written(self, job: Job, ruling: Ruling) -> None:
-        """Tell all replicas that a one-way request is written: no reply log says so."""
+    def note_written(self, job: Job, ruling: Ruling) -> "asyncio.Future[Placed]":
+        """Tell all replicas that a one-way request is written: no reply log says so.
+
+        Returns:
+            The acknowledgement, which need not be awaited; without the note a duplicate waits, and
+            then writes the request again.
+        """
         entry = _claim_of(job, ruling.key)
         entry = msgspec.structs.replace(entry, kind=Kind.WRITTEN, request_id=ruling.request_id)
-        written = self._producer.route(len(self._room), is_lazy=True)(format_entry(entry))
-        written.add_done_callback(_look_away)  # without it a duplicate waits, then writes again
+        noted = self._producer.route(len(self._room))(format_entry(entry))
+        noted.add_done_callback(_look_away)
+        return noted
 
     async def wait_written(self, ruling: Ruling, limit_s: float) -> bool:
         """Wait until a one-way request is known to be written; False: it is not, in time."""

@@ -24,7 +24,7 @@ class Joins:
         claims: What keys stand for.
         lookups: Finds requests by ID.
         lanes: Broker time, and how many partitions there are.
-        post: Writes a request that nobody waits for.
+        post: Writes a claimed request that nobody waits for, and notes that at its key.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class Joins:
         claims: Claims,
         lookups: Lookups,
         lanes: Lanes,
-        post: Callable[[Job], Awaitable[None]],
+        post: Callable[[Job, Ruling], Awaitable[None]],
     ) -> None:
         self._claims = claims
         self._lookups = lookups
@@ -71,14 +71,13 @@ class Joins:
             return
         if not (self._is_old(ruling) and await self._heal(job, ruling)):
             raise self._unseen(ruling)
-        self._claims.note_written(job, ruling)
 
     async def _heal(self, job: Job, ruling: Ruling) -> bool:
         """Write a lost request again, under its first name; of all who try the log lets one."""
         if not await self._claims.heal(job, ruling):
             return False
         partitions = self._lanes.partitions(job.service)
-        await self._post(rename(job, ruling.request_id, ruling.lane, partitions))
+        await self._post(rename(job, ruling.request_id, ruling.lane, partitions), ruling)
         return True
 
     async def _wait(self, job: Job, ruling: Ruling) -> ReplyLog:

@@ -66,15 +66,39 @@ def test_a_request_that_a_killed_ingress_never_wrote_is_written_once(
     assert executions(file) == {"lost": 1}
 
 
+def test_a_one_way_request_that_is_acknowledged_late_is_noted_and_not_written_again(
+    stack: Stack,
+) -> None:
+    """Its topic is gone when it is sent, and there again before its producer gives up."""
+    stack.make_services("oneway")
+    service = stack.name("oneway")
+    _, url = stack.start_ingress(BRIDGE_KAFKA__TOPIC_METADATA_PROPAGATION_MAX_MS="60000")
+
+    delete_topic(stack.kafka, f"{service}.requests")
+    first = post(url, service, {"to": 1}, idempotency_key="k")
+    stack.apply_topics()
+    until(
+        lambda: claims.Kind.WRITTEN in [claim.kind for claim in own_claims(stack, "oneway")],
+        timeout_s=20,
+        what="it is noted",
+    )
+    second = post(url, service, {"to": 1}, idempotency_key="k")
+
+    assert (first.status_code, first.json()["outcome"]) == (503, "unknown")
+    assert (second.status_code, second.headers.get("idempotency-replayed")) == (202, "true")
+    assert second.headers["request-id"] == first.headers["request-id"]
+    assert len(stack.read(f"{service}.requests")) == 1
+
+
 def start(stack: Stack, lane: str) -> tuple[Process, str]:
     return stack.start_ingress(
         BRIDGE_LANES=lane, BRIDGE_KAFKA__DELIVERY_TIMEOUT_MS=str(DELIVERY_MS)
     )
 
 
-def own_claims(stack: Stack) -> list[claims.Entry]:
+def own_claims(stack: Stack, service: str = "once") -> list[claims.Entry]:
     entries = [claims.parse_entry(record) for record in stack.read(claims.TOPIC)]
-    return [entry for entry in entries if entry and entry.service == stack.name("once")]
+    return [entry for entry in entries if entry and entry.service == stack.name(service)]
 
 
 def test_without_the_topic_of_claims_only_requests_with_a_key_are_refused(tmp_path: Path) -> None:
