@@ -167,5 +167,6 @@ def make_job(ingress: Ingress, service: Service, head: Head, body: bytes) -> Job
         record,
         wait_s,
         announce=head.media.is_stream and head.idempotency_key is None,
+        is_patient=head.preference.is_async,
         is_claimed=head.idempotency_key is not None,
     )

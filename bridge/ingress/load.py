@@ -115,7 +115,7 @@ class Load:
         while True:
             loop = asyncio.get_running_loop()
             begun_s = loop.time()
-            is_answered = await self._round(groups)
+            is_answered = await self.look(groups)
             took_s = loop.time() - begun_s
             is_calm = all(pace.last and not pace.is_busy for pace in self._paces.values())
             self._wakened.clear()
@@ -125,10 +125,10 @@ class Load:
                     async with asyncio.timeout(self._jitter(CALM_S - BUSY_S)):
                         await self._wakened.wait()
 
-    async def _round(self, groups: Groups) -> bool:
+    async def look(self, groups: Groups) -> bool:
         """Ask for all services at once; tell whether there was an answer."""
         wanted = {
-            service.group: (service.requests_topic, self.lanes.partitions(service))
+            (service.group, service.requests_topic): self.lanes.partitions(service)
             for service in self._services.values()
             if self.lanes.partitions(service)
         }
@@ -146,8 +146,9 @@ class Load:
         self._is_told = False
         at_s = asyncio.get_running_loop().time()
         for name, service in self._services.items():
-            if service.group in found:
-                self._paces[name].observe(_seen(at_s, found[service.group]), taken[name])
+            backlog = found.get((service.group, service.requests_topic))
+            if backlog is not None:
+                self._paces[name].observe(_seen(at_s, backlog), taken[name])
                 self._publish(name)
         return True
 

@@ -37,8 +37,8 @@ class Backlog:
     ends: dict[int, int]
 
 
-Wanted = Mapping[str, tuple[str, int]]
-"""Topic and its number of partitions, by group."""
+Wanted = Mapping[tuple[str, str], int]
+"""How many partitions a topic has, by group and topic: services may share a group."""
 
 
 class Groups:
@@ -54,8 +54,8 @@ class Groups:
         while self._consumers:
             self._consumers.popitem()[1].close()
 
-    async def look(self, wanted: Wanted) -> dict[str, Backlog]:
-        """Return how far each group has come with its topic; groups that cannot be seen are left out.
+    async def look(self, wanted: Wanted) -> dict[tuple[str, str], Backlog]:
+        """Return how far each group has come with a topic; groups that cannot be seen are left out.
 
         Raises:
             BrokerDownError: None can be seen: Kafka does not answer, or does not allow to ask.
@@ -65,12 +65,12 @@ class Groups:
             raise BrokerDownError(f"the workers' groups cannot be looked at: {trouble.str()}")
         return found
 
-    def _look(self, wanted: Wanted) -> tuple[dict[str, Backlog], ck.KafkaError | None]:
-        found: dict[str, Backlog] = {}
+    def _look(self, wanted: Wanted) -> tuple[dict[tuple[str, str], Backlog], ck.KafkaError | None]:
+        found: dict[tuple[str, str], Backlog] = {}
         trouble: ck.KafkaError | None = None
-        for group, (topic, count) in wanted.items():
+        for (group, topic), count in wanted.items():
             try:
-                found[group] = self._ask(group, topic, count)
+                found[group, topic] = self._ask(group, topic, count)
             except ck.KafkaException as failed:
                 trouble = failed.args[0]
                 if trouble.code() in _AWAY:  # the others would wait as long, one after the other

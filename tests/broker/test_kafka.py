@@ -310,11 +310,11 @@ async def test_a_group_that_cannot_be_seen_hides_no_other(kafka: str, topic: str
         await producer.route(0)(record(topic, b"x"))
 
     async with open_groups(config(kafka)) as groups:
-        found = await groups.look({f"g-{nowhere}": (nowhere, 1), f"g-{topic}": (topic, 1)})
+        found = await groups.look({(f"g-{nowhere}", nowhere): 1, (f"g-{topic}", topic): 1})
         with pytest.raises(BrokerDownError):
-            await groups.look({f"g-{nowhere}": (nowhere, 1)})
+            await groups.look({(f"g-{nowhere}", nowhere): 1})
 
-    assert found == {f"g-{topic}": Backlog(members=0, committed={0: 0}, ends={0: 1})}
+    assert found == {(f"g-{topic}", topic): Backlog(members=0, committed={0: 0}, ends={0: 1})}
 
 
 async def _send(send: Send, wanted: Record) -> None:

@@ -125,7 +125,7 @@ async def ask() -> None:
         print("asking", flush=True)
         while asyncio.get_running_loop().time() < ends:
             try:
-                await groups.look({"bridge.echo": ("echo.requests", 4)})
+                await groups.look({("bridge.echo", "echo.requests"): 4})
                 said = "known"
             except BrokerDownError:
                 said = "away"
