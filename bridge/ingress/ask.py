@@ -69,7 +69,7 @@ class Ingress:
         self.lookups = streams.lookups
         self.streams = streams
         self.claims = claims
-        self.joins = Joins(claims, streams.lookups, load.lanes, self.post)
+        self.joins = Joins(claims, streams.lookups, load.lanes, room, self.post)
         self.limits = limits
         self.is_draining = False
         self.is_over = False
@@ -126,7 +126,7 @@ class Ingress:
         if ruling is None:
             return await self._write(job, receive)
         if not self.claims.is_own(job, ruling):
-            return await self.joins.join(job, ruling)
+            return await self.joins.join(job, ruling, receive)
         return await self._insist(job, ruling, receive)
 
     async def _write(

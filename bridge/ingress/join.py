@@ -3,6 +3,9 @@
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.types import Receive
 
 from bridge import ids
 from bridge.claims import Ruling, is_orphan
@@ -11,10 +14,13 @@ from bridge.ingress.claims import Claims
 from bridge.ingress.job import Job, rename
 from bridge.ingress.lanes import Lanes
 from bridge.ingress.look import Lookups
+from bridge.ingress.room import Answer, Room
 from bridge.replylog import ReplyLog
 
 UNSEEN_S = 2.0
 """Who does not wait for the reply waits so long for a sign that the request was written."""
+
+_Shared = asyncio.Future[ReplyLog | None]
 
 
 class Joins:
@@ -24,6 +30,7 @@ class Joins:
         claims: What keys stand for.
         lookups: Finds requests by ID.
         lanes: Broker time, and how many partitions there are.
+        room: Who waits.
         post: Writes a claimed request that nobody waits for, and notes that at its key.
     """
 
@@ -32,15 +39,17 @@ class Joins:
         claims: Claims,
         lookups: Lookups,
         lanes: Lanes,
+        room: Room,
         post: Callable[[Job, Ruling], Awaitable[None]],
     ) -> None:
         self._claims = claims
         self._lookups = lookups
         self._lanes = lanes
+        self._room = room
         self._post = post
-        self._shared: dict[str, asyncio.Future[ReplyLog | None]] = {}
+        self._shared: dict[str, _Shared] = {}
 
-    async def join(self, job: Job, ruling: Ruling) -> ReplyLog:
+    async def join(self, job: Job, ruling: Ruling, receive: Receive | None = None) -> ReplyLog:
         """Return what is known of the request that a key stands for, as `Ingress.write` would.
 
         A request that shows no event long after its claim was lost in a crash; it is written again.
@@ -48,6 +57,7 @@ class Joins:
         Args:
             job: What this client asks for; it is not written under its own name.
             ruling: Of `Claims.settle`.
+            receive: Tells when the client leaves; None: nobody can.
 
         Raises:
             OutcomeUnknownError: It is claimed, and nothing of it was seen while the client waited.
@@ -61,7 +71,7 @@ class Joins:
                 seen = await self._lookups.look(job.service, ruling.request_id, where_of(ruling))
                 if not seen.is_seen:
                     await self._heal(job, ruling)
-            return await self._wait(job, ruling)
+            return await self._wait(job, ruling, receive)
         except UnknownRequestError:
             raise self._unseen(ruling) from None
 
@@ -80,17 +90,18 @@ class Joins:
         await self._post(rename(job, ruling.request_id, ruling.lane, partitions), ruling)
         return True
 
-    async def _wait(self, job: Job, ruling: Ruling) -> ReplyLog:
+    async def _wait(self, job: Job, ruling: Ruling, receive: Receive | None) -> ReplyLog:
         """Wait as long as the client does; those who wait for one request look for it together."""
         if job.wait_s <= 0:
-            return await self._find(job, ruling, UNSEEN_S, is_any_enough=True)
+            return await self._find(job, ruling, UNSEEN_S)
         loop = asyncio.get_running_loop()
         until_s = loop.time() + job.wait_s
         while (left_s := until_s - loop.time()) > 0:
             shared = self._shared.get(ruling.request_id)
             if shared is None:
-                return await self._lead(job, ruling, left_s)
-            await asyncio.wait([shared], timeout=left_s)
+                return await self._lead(job, ruling, left_s, receive)
+            if not await self._follow(ruling, shared, left_s, receive):
+                break
             log = shared.result() if shared.done() else None
             if log is not None and log.last is not None:
                 return log
@@ -99,27 +110,43 @@ class Joins:
             raise self._unseen(ruling)
         return log
 
-    async def _lead(self, job: Job, ruling: Ruling, wait_s: float) -> ReplyLog:
+    async def _follow(
+        self, ruling: Ruling, shared: _Shared, wait_s: float, receive: Receive | None
+    ) -> bool:
+        """Wait for another's look; False: the own client has left, or this process stops."""
+        answer = Answer(asyncio.get_running_loop(), receive=receive)
+        self._room.enter(ruling.request_id, answer)  # a place like any other, and given up as any
+        try:
+            ends: list[asyncio.Future[Any]] = [shared, answer.over]
+            await asyncio.wait(ends, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._room.leave(ruling.request_id, answer)
+        return answer.log.last is not None or not answer.over.done()
+
+    async def _lead(
+        self, job: Job, ruling: Ruling, wait_s: float, receive: Receive | None
+    ) -> ReplyLog:
         """Look for a request on behalf of all who wait for it here."""
         shared = asyncio.get_running_loop().create_future()
         self._shared[ruling.request_id] = shared
         log = None
         try:
-            log = await self._find(job, ruling, wait_s, is_any_enough=False)
+            log = await self._find(job, ruling, wait_s, receive)
             return log
         finally:
             del self._shared[ruling.request_id]
             shared.set_result(log)
 
     async def _find(
-        self, job: Job, ruling: Ruling, wait_s: float, *, is_any_enough: bool
+        self, job: Job, ruling: Ruling, wait_s: float, receive: Receive | None = None
     ) -> ReplyLog:
         return await self._lookups.find_claimed(
             job.service,
             ruling.request_id,
             where_of(ruling),
             wait_s=wait_s,
-            is_any_enough=is_any_enough,
+            is_any_enough=job.wait_s <= 0,
+            receive=receive,
         )
 
     def _is_old(self, ruling: Ruling) -> bool:

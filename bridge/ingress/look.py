@@ -100,6 +100,7 @@ class Lookups:
         *,
         wait_s: float,
         is_any_enough: bool,
+        receive: Receive | None = None,
     ) -> ReplyLog:
         """Look for a request that an `Idempotency-Key` stands for, and so is the asker's own.
 
@@ -111,12 +112,14 @@ class Lookups:
             where: Where its log starts.
             wait_s: How long to wait for a last event, in seconds, above 0.
             is_any_enough: Wait for the first event of any kind.
+            receive: Tells when the client leaves; None: nobody can.
 
         Raises:
             As `find`.
         """
         sought = self.seek(service, request_id, where, is_claimed=True)
-        answer = Answer(asyncio.get_running_loop(), is_any_enough=is_any_enough)
+        loop = asyncio.get_running_loop()
+        answer = Answer(loop, receive=receive, is_any_enough=is_any_enough)
         return await self._find(sought, answer, wait_s)
 
     async def look(self, service: Service, request_id: str, where: ids.Address) -> ReplyLog:

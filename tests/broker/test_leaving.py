@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.broker.test_claims_trouble import own_claims
 from tests.sse import SSE, parse_events
 from tests.stack import Stack, post, until
 
@@ -46,12 +47,14 @@ def held(pid: int) -> Held:
     )
 
 
-def connect(url: str, method: str, path: str, accept: str, body: object = None) -> socket.socket:
+def connect(
+    url: str, method: str, path: str, accept: str, body: object = None, *, more: str = ""
+) -> socket.socket:
     """Send one request and do not read its answer."""
     host, _, port = url.removeprefix("http://").partition(":")
     content = b"" if body is None else json.dumps(body).encode()
     head = (
-        f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nAccept: {accept}\r\nPrefer: wait=60\r\n"
+        f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nAccept: {accept}\r\nPrefer: wait=60\r\n{more}"
         f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
     )
     client = socket.create_connection((host, int(port)))
@@ -116,6 +119,35 @@ def go_round(stack: Stack, pid: int, url: str, count: int) -> Held:
     assert left > 0.9 * waited  # some were answered while they left
     assert free_s < 3  # 1 s is promised; a busy machine may take longer
     return held(pid)
+
+
+def test_who_leaves_is_noticed_also_where_it_has_joined_anothers_request(stack: Stack) -> None:
+    """Those who waited by an Idempotency-Key kept their places to the end, or never had one."""
+    stack.make_services("echo")
+    stack.start_worker("echo")
+    urls = [stack.start_ingress(BRIDGE_LANES=lane)[1] for lane in ("0", "1")]
+    base = f"/v1/services/{stack.name('echo')}/requests"
+    body = {"text": "x", "sleep_s": 15}
+
+    clients = []
+    for count, url in ((1, urls[0]), (2, urls[0]), (3, urls[1])):
+        for _ in range(count):
+            more = 'Idempotency-Key: "k"\r\n'
+            clients.append(connect(url, "POST", base, "application/json", body, more=more))
+        until(lambda: len(own_claims(stack, "echo")) > 0, timeout_s=10, what="the key is taken")
+    until(lambda: gauge(urls[0], "bridge_ingress_waiters") == 3, timeout_s=10, what="three wait")
+    until(lambda: gauge(urls[1], "bridge_ingress_waiters") == 3, timeout_s=10, what="three wait")
+    for client in clients:
+        leave(client, is_polite=False)
+    for url in urls:
+        until(
+            lambda: gauge(url, "bridge_ingress_waiters") == 0,  # noqa: B023 - called in this turn
+            timeout_s=5,
+            what="nobody waits",
+        )
+
+    assert len(completed(stack)) == 0  # it was not the reply that freed their places
+    assert [gauge(url, "bridge_ingress_left_total") for url in urls] == [3, 3]
 
 
 @pytest.mark.parametrize("behind", [b"", b"?\r\n\r\n"], ids=["another", "another and no request"])

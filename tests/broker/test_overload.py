@@ -5,6 +5,7 @@ import statistics
 import time
 from collections import Counter
 from contextlib import suppress
+from functools import partial
 
 import httpx
 import pytest
@@ -23,18 +24,14 @@ def test_without_a_worker_nobody_waits_and_with_one_everybody_is_served(stack: S
     _, url = stack.start_ingress(BRIDGE_NO_WORKER_S="5")
     started = time.perf_counter()
 
-    early = post(url, name, {"text": "x"}, prefer="wait=0.1")
-    until(
-        lambda: post(url, name, {"text": "x"}, prefer="wait=0.1").status_code == 503,
-        timeout_s=30,
-        what="nobody may wait",
-    )
+    asked = partial(post, url, name, {"text": "x"}, prefer="wait=0.1")
+    early = asked()
+    until(lambda: asked().status_code == 503, timeout_s=30, what="nobody may wait")
     refused_after_s = time.perf_counter() - started
     refused = [post(url, name, {"text": "x"}) for _ in range(20)]
     unhurried = [
-        post(url, name, {"text": "x"}, prefer="respond-async"),
-        post(url, name, {"text": "x"}, prefer="respond-async, wait=0.2"),
-        post(url, name, {"text": "x"}, prefer="respond-async, wait=0.2", idempotency_key="k"),
+        post(url, name, {"text": "x"}, prefer=prefer, idempotency_key=prefer[-1])
+        for prefer in ("respond-async", "respond-async, wait=0.2")
     ]
     listed = httpx.get(f"{url}/v1/services").json()["services"][0]
     stack.start_worker("slow")
