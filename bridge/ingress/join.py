@@ -69,6 +69,8 @@ class Joins:
         try:
             if self._is_old(ruling):
                 seen = await self._lookups.look(job.service, ruling.request_id, where_of(ruling))
+                if seen.last is not None:
+                    return seen
                 if not seen.is_seen:
                     await self._heal(job, ruling)
             return await self._wait(job, ruling, receive)
