@@ -158,6 +158,7 @@ class Lookups:
             request_id=request_id,
             lane=where.lane,
             since_ms=where.time_ms - SEEK_MARGIN_MS,
+            made_ms=where.time_ms,
             begun_ms=where.time_ms if healed_ms is None else healed_ms,
             is_claimed=is_claimed,
         )
@@ -270,7 +271,9 @@ class Lookups:
     def unknown(self, sought: "Sought") -> BridgeError:
         """Say that nothing is known of a request: not yet, not any more, or never."""
         service, request_id = sought.service, sought.request_id
-        age_s = (self.lanes.now_ms() - sought.begun_ms) / 1000
+        # By its ID alone: that it was written again is nobody's business but its principal's.
+        begun_ms = sought.begun_ms if sought.is_claimed else sought.made_ms
+        age_s = (self.lanes.now_ms() - begun_ms) / 1000
         if age_s > service.topics.result_retention_s:
             return GoneError(
                 f"request {request_id} is {age_s:.0f} s old: results are kept for "
@@ -290,6 +293,7 @@ class Sought(msgspec.Struct, frozen=True, kw_only=True):
         request_id: Its name.
         lane: Where its log is.
         since_ms: From when on the lane is read, Unix milliseconds.
+        made_ms: When it was made, as its ID says, Unix milliseconds.
         begun_ms: From when on its waits and deadlines count: its ID's time, or when it was written
             again after a crash.
         is_claimed: Whether an `Idempotency-Key` stands for it: then the lane is read to its end,
@@ -300,6 +304,7 @@ class Sought(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str
     lane: int
     since_ms: int
+    made_ms: int
     begun_ms: int
     is_claimed: bool
 

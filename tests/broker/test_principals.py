@@ -11,13 +11,16 @@ from typing import Literal
 
 import httpx
 import pytest
+from msgspec.structs import replace
 from starlette.routing import Route
 
-from bridge import ids
+from bridge import claims, ids
+from bridge.cli.processes import now_ms
 from bridge.cli.topics import shapes_of
+from bridge.envelope import Event, Request, make_reply
 from bridge.ingress import Limits, make_app
 from bridge.ingress.lanes import Lanes
-from bridge.kafka import apply_topics
+from bridge.kafka import apply_topics, open_producer
 from bridge.registry import load_services
 from tests.broker.guarded import KEYS, Bridge, bearer
 from tests.stack import Stack, until
@@ -122,6 +125,7 @@ STATES = {
     "accepted": ({"text": "ann's", "sleep_s": 5}, {"prefer": "respond-async"}, 202),
     "failed": ({"text": "ann's", "do": "teapot"}, {}, 418),
     "expired": ({"text": "ann's", "sleep_s": 5}, {"bridge-deadline": "0.4"}, 504),
+    "claimed": ({"text": "ann's"}, {"idempotency-key": "ann's"}, 200),
 }
 
 
@@ -147,6 +151,54 @@ def test_anothers_request_is_as_one_that_never_was(
             assert foreign == invented
             assert foreign[0] == 404
     assert told(guarded, route, own, "ann", replica=1)[0] not in {401, 404, 410}
+
+
+@pytest.mark.parametrize("route", OF_A_REQUEST)
+async def test_anothers_request_that_was_lost_and_healed_is_as_one_that_never_was(
+    guarded: Bridge, route: tuple[str, str]
+) -> None:
+    """Its age was counted from when it was written again, and told in `Retry-After`."""
+    made_ms = now_ms() - 3_600_000
+    own, unknown = (
+        ids.make(time_ms=made_ms, lane=1, chance=secrets.randbits(62)) for _ in range(2)
+    )
+    claim = claims.Entry(
+        kind=claims.Kind.CLAIM,
+        key=secrets.token_hex(32),
+        request_id=own,
+        lane=1,
+        fingerprint="f" * 64,
+        service=guarded.service,
+        rules_ms=86_400_000,
+    )
+    heal = replace(claim, kind=claims.Kind.HEAL, rules_ms=60_000, heal_id="somebody")
+    request = Request(
+        request_id=own,
+        reply_to=f"{guarded.service}.replies",
+        reply_partition=1,
+        deadline_ms=now_ms() + 60_000,
+        principal="ann",
+    )
+    async with open_producer({"bootstrap.servers": guarded.stack.kafka}) as producer:
+        send = producer.route(0)
+        for entry in (claim, heal):
+            await send(claims.format_entry(entry))
+        await send(make_reply(request, Event.ACCEPTED))
+    look = OF_A_REQUEST[0]
+    await asyncio.to_thread(
+        until,
+        lambda: all(told(guarded, look, own, "ann", replica=n)[0] == 202 for n in (0, 1)),
+        timeout_s=10,
+        what="it is known to be healed",
+    )
+
+    for replica in (0, 1):
+        foreign, invented = [
+            await asyncio.to_thread(told, guarded, route, request_id, "ben", replica=replica)
+            for request_id in (own, unknown)
+        ]
+        assert foreign == invented
+        assert foreign[0] == 404
 
 
 def test_the_lines_of_a_batch_are_its_senders(guarded: Bridge) -> None:
