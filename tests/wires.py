@@ -2,6 +2,7 @@
 
 import socket
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -71,3 +72,17 @@ def resident_mib(pid: int) -> float:
     """Return how much memory a process has."""
     with open(f"/proc/{pid}/statm", encoding="ascii") as file:  # noqa: PTH123 - no file of ours
         return int(file.read().split()[1]) * 4096 / 2**20
+
+
+def say_slowly(url: str, first: bytes, pieces: Iterable[bytes], pause_s: float) -> float:
+    """Send piece by piece until the other side hangs up; return after how many seconds it did."""
+    started = time.perf_counter()
+    with socket.create_connection(address(url), timeout=pause_s) as wire, suppress(ConnectionError):
+        wire.sendall(first)
+        for piece in pieces:
+            with suppress(TimeoutError):
+                while wire.recv(65_536):
+                    pass
+                return time.perf_counter() - started
+            wire.sendall(piece)
+    return time.perf_counter() - started

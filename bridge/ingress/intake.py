@@ -5,7 +5,8 @@ from typing import Any, ClassVar
 
 from bridge import metrics
 from bridge.ingress.limits import Limits
-from bridge.ingress.protocol import READ_BYTES, Connection, Refusals
+from bridge.ingress.protocol import READ_BYTES, Connection
+from bridge.ingress.transport import Refusals
 
 
 class Intake(asyncio.BufferedProtocol):

@@ -16,14 +16,12 @@ from enum import Enum
 from typing import Any, ClassVar
 
 import httptools
-import structlog
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
     HttpToolsProtocol,
     RequestResponseCycle,
 )
 
-from bridge import metrics
 from bridge.errors import (
     BridgeError,
     HeadersTooLargeError,
@@ -34,18 +32,13 @@ from bridge.errors import (
 )
 from bridge.ingress import problem
 from bridge.ingress.limits import Limits
-
-_log = structlog.get_logger("bridge.ingress")
+from bridge.ingress.transport import Refusals, Transport
 
 READ_BYTES = 32_768
 """Most that is read from a socket at once (uvloop's own buffer has 256,000)."""
 AHEAD_BYTES = 16_384
 """A body is read no further while so much of it waits for the application: so nobody can send 64 KiB
 more than the application takes."""
-LINGER_S = 1.0
-"""So long a client that is still sending has to read its refusal before the connection is reset."""
-LOG_S = 10.0
-"""Refused connections are logged together, one line in so many seconds."""
 
 _HOST = re.compile(rb"[A-Za-z0-9._~%:\[\]-]{0,255}\Z")
 _SPECIAL = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect"})
@@ -59,58 +52,6 @@ class _Part(Enum):
     NOTHING = 0
     HEAD = 1
     BODY = 2
-
-
-class Refusals:
-    """What was refused on connections, logged together: a flood of them must not become one of lines."""
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._until_s = 0.0
-
-    def note(self, error: BridgeError, loop: asyncio.AbstractEventLoop) -> None:
-        """Count one; the first is logged at once, the others with the next line."""
-        metrics.HUNG_UP.labels(error.code).inc()
-        self._count += 1
-        now_s = loop.time()
-        if now_s >= self._until_s:
-            _log.warning("refused", count=self._count, latest=error.code, detail=str(error)[:200])
-            self._count, self._until_s = 0, now_s + LOG_S
-
-
-class _Transport:
-    """A transport that, on closing, first lets a client that is still sending read its answer.
-
-    Closing a socket with unread bytes resets the connection, and the answer may be lost with it.
-    """
-
-    __slots__ = ("_connection", "_inner", "_is_closing")
-
-    def __init__(self, inner: asyncio.Transport, connection: "Connection") -> None:
-        self._inner = inner
-        self._connection = connection
-        self._is_closing = False
-
-    def write(self, data: bytes) -> None:
-        if not self.is_closing():  # else nobody is there to be answered
-            self._inner.write(data)
-
-    def close(self) -> None:
-        if self._is_closing:
-            return
-        self._is_closing = True
-        if not self._connection.is_receiving:
-            self._inner.close()
-            return
-        self._connection.flow.pause_reading()
-        self._inner.write_eof()
-        self._connection.loop.call_later(LINGER_S, self._inner.close)
-
-    def is_closing(self) -> bool:
-        return self._is_closing or self._inner.is_closing()
-
-    def get_extra_info(self, name: str) -> Any:
-        return self._inner.get_extra_info(name)
 
 
 class Connection(HttpToolsProtocol):
@@ -131,7 +72,7 @@ class Connection(HttpToolsProtocol):
         self._is_chunked = False
         self._header_bytes = 0
         self._head_bytes = 0
-        self._body_bytes = self._length = 0
+        self._body_bytes = self._length = self._bare_bytes = 0
 
     @property
     def is_receiving(self) -> bool:
@@ -147,7 +88,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         """Begin: a head is due. Where too many are connected, one that is idle goes."""
         super().connection_made(transport)
-        self.transport = _Transport(transport, self)  # type: ignore[assignment]  # what uvicorn uses of one
+        self.transport = Transport(transport, self)  # type: ignore[assignment]  # what uvicorn uses of one
         if len(self.connections) > self.limits.connections:
             self._make_room()
         self._due_s = self.loop.time() + self.limits.head_s
@@ -173,6 +114,7 @@ class Connection(HttpToolsProtocol):
             return
         self._unset_keepalive_if_required()
         refusal: BridgeError | None = None
+        body_bytes = self._body_bytes
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:  # not offered, so it is ignored (RFC 9110, 7.8)
@@ -182,7 +124,7 @@ class Connection(HttpToolsProtocol):
             cause = error.__context__
             refusal = cause if isinstance(cause, BridgeError) else _malformed(str(error))
         if refusal is None:
-            refusal = self._after(len(data))
+            refusal = self._after(len(data), has_grown=self._body_bytes != body_bytes)
         if refusal is not None:
             self._refuse(refusal)
 
@@ -191,21 +133,43 @@ class Connection(HttpToolsProtocol):
         if self.is_receiving and not self._is_deaf:
             self._refuse(_malformed("the request ends before its announced end"))
 
-    def _after(self, size: int) -> BridgeError | None:
-        """See what is still to come, and that a head does not grow without end."""
+    def _after(self, size: int, *, has_grown: bool) -> BridgeError | None:
+        """See what is still to come, and that what is no body does not go on without end.
+
+        Args:
+            size: Bytes that have come.
+            has_grown: Some of them are of a body.
+        """
+        refusal: BridgeError | None = None
         if self._part is _Part.HEAD:
             self._head_bytes += size
             if self._head_bytes > self.limits.max_head_bytes + READ_BYTES:
-                return HeadersTooLargeError(
+                refusal = HeadersTooLargeError(
                     f"the head of the request goes on after {self._head_bytes} bytes"
                 )
         elif self._part is _Part.BODY:
-            if self._is_long:
-                self._due_s = self.loop.time() + self.limits.body_s
+            refusal = self._after_body(size, has_grown=has_grown)
         elif self._due_s is None and self.is_idle and self.timeout_keep_alive_task is None:
             self._due_s = self.loop.time() + self.limits.head_s  # blank lines are no request
         if self._due_s is not None and self._timer is None:
             self._watch()
+        return refusal
+
+    def _after_body(self, size: int, *, has_grown: bool) -> BridgeError | None:
+        """Give a body that moves its time; of what stands between its bytes, and behind, take little.
+
+        The parser gathers a field behind the body in full before it tells of it.
+        """
+        if has_grown:
+            self._bare_bytes = 0
+            if self._is_long:
+                self._due_s = self.loop.time() + self.limits.body_s
+        else:
+            self._bare_bytes += size
+            if self._bare_bytes > self.limits.max_head_bytes + READ_BYTES:
+                return HeadersTooLargeError(
+                    f"{self._bare_bytes} bytes came within or behind the body that are none of it"
+                )
         return None
 
     # The parser's callbacks: what they raise ends the feeding.
@@ -214,7 +178,8 @@ class Connection(HttpToolsProtocol):
         """Begin a request."""
         super().on_message_begin()
         self._part = _Part.HEAD
-        self._hosts = self._header_bytes = self._head_bytes = self._body_bytes = self._length = 0
+        self._hosts = self._header_bytes = self._head_bytes = 0
+        self._body_bytes = self._length = self._bare_bytes = 0
         self._is_chunked = False
         if self._due_s is None:
             self._due_s = self.loop.time() + self.limits.head_s
