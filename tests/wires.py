@@ -86,3 +86,15 @@ def say_slowly(url: str, first: bytes, pieces: Iterable[bytes], pause_s: float) 
                 return time.perf_counter() - started
             wire.sendall(piece)
     return time.perf_counter() - started
+
+
+def say_after(url: str, first: bytes, then: bytes) -> tuple[bytes, bytes]:
+    """Send, wait for an answer, and only then send more; return what came before and after that."""
+    with socket.create_connection(address(url), timeout=2) as wire:
+        wire.sendall(first)
+        before, after = wire.recv(65_536), bytearray()
+        with suppress(ConnectionError, TimeoutError):
+            wire.sendall(then)
+            while piece := wire.recv(65_536):
+                after += piece
+    return before, bytes(after)

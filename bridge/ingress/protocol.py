@@ -16,6 +16,7 @@ from enum import Enum
 from typing import Any, ClassVar
 
 import httptools
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
     HttpToolsProtocol,
@@ -106,6 +107,8 @@ class Connection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answering = cycle
+        if cycle.waiting_for_100_continue:
+            app = _last_unless_read(cycle, app)
         super()._start_asgi_task(cycle, app)
 
     def data_received(self, data: bytes) -> None:
@@ -331,6 +334,24 @@ class Connection(HttpToolsProtocol):
         self.transport.write(
             STATUS_LINE[response.status_code] + head + b"\r\n" + bytes(response.body)
         )
+
+
+def _last_unless_read(cycle: RequestResponseCycle, app: ASGIApp) -> ASGIApp:
+    """Let an answer be the last one on its connection when the body was not asked for.
+
+    A client that waits for `100 Continue` and is refused may send the body or not (RFC 9110, 10.1.1):
+    what it sends next could be taken for the body, or the body for a request.
+    """
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_last(message: Message) -> None:
+            if cycle.waiting_for_100_continue:
+                cycle.keep_alive = False
+            await send(message)
+
+        await app(scope, receive, send_last)
+
+    return answer
 
 
 def _malformed(detail: str) -> MalformedRequestError:

@@ -8,7 +8,7 @@ import pytest
 from bridge.ingress.limits import Limits
 from bridge.ingress.protocol import READ_BYTES
 from tests.serving import Serving, serve, small_app
-from tests.wires import say, say_slowly
+from tests.wires import say, say_after, say_slowly
 
 LIMITS = Limits(head_s=1.0, body_s=3.0)
 CHUNKED = b"POST %s HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -56,3 +56,32 @@ async def test_a_batch_whose_body_does_not_grow_gets_no_more_time(server: Servin
 
     print(f"\na field every 0.2 s: hung up after {taken_s:.1f} s, body_s is {LIMITS.body_s}")
     assert taken_s < LIMITS.body_s + 3
+
+
+EXPECT = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 60\r\nExpect: 100-continue\r\n\r\n"
+
+
+async def test_who_is_refused_before_it_sends_its_body_is_heard_no_more(server: Serving) -> None:
+    # It was refused, so it does not send the body: the connection's next bytes are its next request.
+    unsent = b"GET /next HTTP/1.1\r\nHost: x\r\nX-Pad: " + b"p" * 24
+    smuggled = b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
+
+    first, rest = await asyncio.to_thread(
+        say_after, server.url, EXPECT % b"/early", unsent + smuggled
+    )
+
+    assert first.startswith(b"HTTP/1.1 200")
+    assert b"connection: close" in first
+    assert rest == b""
+
+
+async def test_who_is_told_to_go_on_keeps_its_connection(server: Serving) -> None:
+    body = b"b" * 60
+
+    first, rest = await asyncio.to_thread(
+        say_after, server.url, EXPECT % b"/read", body + b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n"
+    )
+
+    assert first == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert b"/read 60;" in rest
+    assert b"/next 0;" in rest
