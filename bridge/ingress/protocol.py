@@ -13,7 +13,7 @@ import asyncio
 import math
 import re
 from enum import Enum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import httptools
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -67,6 +67,7 @@ class Connection(HttpToolsProtocol):
         self._answering: RequestResponseCycle | None = None
         self._due_s: float | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_s = 0.0
         self._is_deaf = False
         self._is_long = False
         self._hosts = 0
@@ -154,7 +155,7 @@ class Connection(HttpToolsProtocol):
             refusal = self._after_body(size, has_grown=has_grown)
         elif self._due_s is None and self.is_idle and self.timeout_keep_alive_task is None:
             self._due_s = self.loop.time() + self.limits.head_s  # blank lines are no request
-        if self._due_s is not None and self._timer is None:
+        if self._due_s is not None and (self._timer is None or self._due_s < self._timer_s):
             self._watch()
         return refusal
 
@@ -243,7 +244,8 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Go on to the next request, unless much of this one's body is still to come."""
-        if self._part is _Part.BODY and self._left() > READ_BYTES:
+        is_latest = self._answering is self.cycle  # else the body that comes is another request's
+        if is_latest and self._part is _Part.BODY and self._left() > READ_BYTES:
             self._is_deaf = True
             self.transport.close()
         super().on_response_complete()
@@ -269,8 +271,10 @@ class Connection(HttpToolsProtocol):
     # What is due.
 
     def _watch(self) -> None:
+        if self._timer is not None:  # it was set for what was due later
+            self._timer.cancel()
         if self._due_s is not None:
-            self._timer = self.loop.call_at(self._due_s, self._on_time)
+            self._timer, self._timer_s = self.loop.call_at(self._due_s, self._on_time), self._due_s
 
     def _on_time(self) -> None:
         """Close when what was due is not here; the time may have been moved meanwhile."""
@@ -314,16 +318,21 @@ class Connection(HttpToolsProtocol):
         """Say what is wrong, if that can be said here, and hear no more."""
         self.refusals.note(error, self.loop)
         self._is_deaf = True
-        cycle: RequestResponseCycle | None = self.cycle
         is_own = self._part is _Part.BODY
-        if cycle is not None and not is_own and not (cycle.response_complete or self.pipeline):
-            cycle.keep_alive = False  # the request before gets its answer, and is the last one
+        if is_own and self.pipeline:  # it has not begun: as if it had not come
+            self.pipeline.popleft()
+            behind = self.pipeline[0][0] if self.pipeline else self._answering
+            self.cycle = cast(RequestResponseCycle, behind)
+            is_own = False
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None and not is_own and not cycle.response_complete:
+            cycle.keep_alive = False  # those before get their answers; this is the last of them
             return
         if cycle is not None and is_own and not cycle.response_started:
             cycle.disconnected = True  # it waits for the rest of this very body: there is none
             cycle.message_event.set()
             is_own = False
-        if not is_own and not self.pipeline:  # else: whose answer would this be?
+        if not is_own:  # else: half of an answer is written already
             self._write(error)
         self.transport.close()
 

@@ -1,6 +1,9 @@
 """One connection, without a bridge behind it: what a client may send, and how long it may take."""
 
 import asyncio
+import socket
+import threading
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -8,7 +11,7 @@ import pytest
 from bridge.ingress.limits import Limits
 from bridge.ingress.protocol import READ_BYTES
 from tests.serving import Serving, serve, small_app
-from tests.wires import say, say_after, say_slowly
+from tests.wires import address, say, say_after, say_slowly
 
 LIMITS = Limits(head_s=1.0, body_s=3.0)
 CHUNKED = b"POST %s HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -85,3 +88,57 @@ async def test_who_is_told_to_go_on_keeps_its_connection(server: Serving) -> Non
     assert first == b"HTTP/1.1 100 Continue\r\n\r\n"
     assert b"/read 60;" in rest
     assert b"/next 0;" in rest
+
+
+SLOW = b"POST /slow HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+GOOD = b"GET /two HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+async def test_a_body_behind_a_request_that_takes_long_is_read(server: Serving) -> None:
+    body = b"b" * 200_000
+    second = b"POST /read HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+
+    heard = await asyncio.to_thread(say, server.url, SLOW, second, body, patience_s=2)
+
+    assert heard.statuses == [200, 200]
+    assert "/read 200000;" in heard.text
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"\x00bad\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
+        CHUNKED % b"/read" + b"no size\r\n",
+    ],
+    ids=["noise", "a bad head", "a bad body"],
+)
+async def test_those_before_a_bad_request_are_answered(server: Serving, bad: bytes) -> None:
+    heard = await asyncio.to_thread(say, server.url, SLOW + GOOD + bad + GOOD)
+
+    assert heard.statuses == [200, 200]
+    assert "/slow 0;" in heard.text
+    assert "/two 0;" in heard.text
+    assert heard.is_closed
+    assert heard.after_s < 4
+
+
+async def test_a_head_has_its_time_also_behind_a_body_that_came_in_pieces(server: Serving) -> None:
+    def ask_slowly() -> float:
+        with socket.create_connection(address(server.url), timeout=10) as wire:
+            wire.sendall(b"POST /read HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n")
+            pause.wait(LIMITS.head_s + 0.3)  # the time of the connecting is over: the body's runs
+            wire.sendall(b"x")
+            pause.wait(0.1)
+            wire.sendall(b"x")
+            assert b" 200 " in wire.recv(1000)
+            started = time.perf_counter()
+            wire.sendall(b"GET / HTTP/1.1\r\nHost")
+            assert wire.recv(1000).startswith(b"HTTP/1.1 408")
+            return time.perf_counter() - started
+
+    pause = threading.Event()
+    taken_s = await asyncio.to_thread(ask_slowly)
+
+    print(f"\nhead_s {LIMITS.head_s}, body_s {LIMITS.body_s}: hung up after {taken_s:.1f} s")
+    assert LIMITS.head_s * 0.9 < taken_s < LIMITS.head_s + 0.5
