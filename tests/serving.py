@@ -12,6 +12,9 @@ from starlette.types import Receive, Scope, Send
 from bridge.ingress.intake import make_protocol
 from bridge.ingress.limits import Limits
 
+LARGE = bytes(16 << 20)
+"""More than sockets hold."""
+
 
 class Serving(uvicorn.Server):
     """A server on a port of its own; its state tells of its connections and tasks.
@@ -51,7 +54,7 @@ async def serve(app: Any, limits: Limits) -> AsyncIterator[Serving]:
 
 
 async def small_app(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer by path: `/early` without reading, `/slow` late, `/stall` without end, else the body."""
+    """Answer by path: `/early` unread, `/slow` late, `/stall` without end, `/large` much, else the size."""
     path = scope["path"]
     if path == "/stall":
         await _stall(send)
@@ -67,7 +70,7 @@ async def small_app(scope: Scope, receive: Receive, send: Send) -> None:
                 return
             size += len(message.get("body", b""))
             is_more = message.get("more_body", False)
-    body = f"{path} {size};".encode()
+    body = LARGE if path == "/large" else f"{path} {size};".encode()
     headers = [(b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -21,6 +21,8 @@ class Limits:
         max_uri_bytes: Longest request target.
         head_s: Seconds for the head of a request to come.
         body_s: Seconds for its body; of a batch: for each piece of it.
+        stalled_s: Seconds without taking anything of what is written to it, after which a client is
+            cut off; as long as nginx and Apache wait.
         connections: Clients that may be connected at once.
         keys: Who may ask; None: everybody, and nobody is told apart.
         no_worker_s: Seconds without any worker after which nobody shall wait; 0: never.
@@ -38,6 +40,7 @@ class Limits:
     max_uri_bytes: int = 8192
     head_s: float = 10.0
     body_s: float = 30.0
+    stalled_s: float = 60.0
     connections: int = 16_384
     keys: ApiKeys | None = None
     no_worker_s: float = 15.0

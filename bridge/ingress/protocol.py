@@ -87,10 +87,18 @@ class Connection(HttpToolsProtocol):
         cycle: RequestResponseCycle | None = self.cycle
         return not self.is_receiving and (cycle is None or cycle.response_complete)
 
+    @property
+    def is_given_up(self) -> bool:
+        """Whether an answer was given up half-way because its client takes nothing."""
+        cycle = self._answering
+        is_half = cycle is not None and cycle.response_started and not cycle.response_complete
+        return is_half and self.flow.write_paused
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         """Begin: a head is due. Where too many are connected, one that is idle goes."""
         super().connection_made(transport)
-        self.transport = Transport(transport, self)  # type: ignore[assignment]  # what uvicorn uses of one
+        self._wire = Transport(transport, self, self.limits.stalled_s)
+        self.transport = self._wire  # type: ignore[assignment]  # what uvicorn uses of one
         if len(self.connections) > self.limits.connections:
             self._make_room()
         self._due_s = self.loop.time() + self.limits.head_s
@@ -100,11 +108,23 @@ class Connection(HttpToolsProtocol):
         """End; the timer with it. Whoever answers is told, also with other requests behind its own."""
         if self._timer is not None:
             self._timer.cancel()
+        self._wire.lose()
         answering = self._answering
         if answering is not None and not answering.response_complete:
             answering.disconnected = True  # uvicorn tells the latest request only
             answering.message_event.set()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Hold answers back: the client does not read as fast. Watch whether it does at all."""
+        super().pause_writing()
+        self._wire.watch()
+
+    def resume_writing(self) -> None:
+        """Go on: it has read most of what was written."""
+        super().resume_writing()
+        if not self._wire.is_closing():  # else it is to take the rest, too
+            self._wire.forget()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answering = cycle
@@ -297,22 +317,17 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
     def _make_room(self) -> None:
-        """Close an idle connection for this one, or this one."""
-        idle = next(
-            (
-                other
-                for other in self.connections
-                if isinstance(other, Connection)
-                and other is not self
-                and other.is_idle
-                and not other.transport.is_closing()
-            ),
-            None,
-        )
-        if idle is not None:
-            idle.transport.close()
-            return
-        self._refuse(OverloadedError(f"{self.limits.connections} clients are connected already"))
+        """Give this one the place of another that is unused; else refuse it."""
+        others = [each for each in self.connections if isinstance(each, Connection)]
+        unread = (each for each in others if each.transport.is_closing() and each._wire.unsent)  # noqa: SLF001 - its own kind
+        idle = (each for each in others if each.is_idle and not each.transport.is_closing())
+        if (other := next(unread, None)) is not None:
+            other._wire.abort()  # noqa: SLF001 - the same
+        elif (other := next((each for each in idle if each is not self), None)) is not None:
+            other.transport.close()
+        else:
+            count = self.limits.connections
+            self._refuse(OverloadedError(f"{count} clients are connected already"))
 
     def _refuse(self, error: BridgeError) -> None:
         """Say what is wrong, if that can be said here, and hear no more."""

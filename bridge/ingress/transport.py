@@ -1,6 +1,10 @@
 """What is under a connection: how it is closed, and the log of what was refused on it."""
 
 import asyncio
+import fcntl
+import struct
+import termios
+from contextlib import suppress
 from typing import Any, Protocol
 
 import structlog
@@ -49,19 +53,34 @@ class Owner(Protocol):
     def is_receiving(self) -> bool:
         """Whether a request has begun to come and is not here yet."""
 
+    @property
+    def is_given_up(self) -> bool:
+        """Whether an answer was given up half-way because its client takes nothing."""
+
 
 class Transport:
-    """A transport that, on closing, first lets a client that is still sending read its answer.
+    """A transport that closes so that the client can read its answer, and surely.
 
-    Closing a socket with unread bytes resets the connection, and the answer may be lost with it.
+    Closing a socket with unread bytes resets the connection, and the answer may be lost with it: so
+    a client that is still sending is given a moment. Closing waits until all that is written has
+    been taken, which a client that does not read can delay for ever: so one that takes nothing for
+    `stalled_s` is cut off.
+
+    Args:
+        inner: What it wraps.
+        connection: Whose it is.
+        stalled_s: So long, in seconds, a client may take nothing of what is written.
     """
 
-    __slots__ = ("_connection", "_inner", "_is_closing")
+    __slots__ = ("_connection", "_inner", "_is_closing", "_stalled_s", "_timer", "_unsent")
 
-    def __init__(self, inner: asyncio.Transport, connection: Owner) -> None:
+    def __init__(self, inner: asyncio.Transport, connection: Owner, stalled_s: float) -> None:
         self._inner = inner
         self._connection = connection
+        self._stalled_s = stalled_s
         self._is_closing = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._unsent = 0
 
     def write(self, data: bytes) -> None:
         """Send, unless it is closing."""
@@ -69,16 +88,67 @@ class Transport:
             self._inner.write(data)
 
     def close(self) -> None:
-        """Send what is written, and close."""
+        """Send what is written, and close; at once where nobody takes it."""
         if self._is_closing:
             return
         self._is_closing = True
+        if self._connection.is_given_up:
+            self.abort()
+            return
         if not self._connection.is_receiving:
-            self._inner.close()
+            self._close()
             return
         self._connection.flow.pause_reading()
         self._inner.write_eof()
-        self._connection.loop.call_later(LINGER_S, self._inner.close)
+        self._connection.loop.call_later(LINGER_S, self._close)
+
+    def _close(self) -> None:
+        self._inner.close()
+        self.watch()
+
+    def abort(self) -> None:
+        """Close now, whatever is written and not taken."""
+        self._is_closing = True
+        self.forget()
+        self._inner.abort()
+
+    def watch(self) -> None:
+        """See to it that the client takes what is written."""
+        if self._timer is None and self.unsent:
+            self._unsent = self.unsent + self._in_kernel()
+            self._timer = self._connection.loop.call_later(self._stalled_s, self._look)
+
+    def lose(self) -> None:
+        """Hear that the connection is lost."""
+        self._is_closing = True
+        self.forget()
+
+    def forget(self) -> None:
+        """Look no more: the client has taken enough."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        self._timer = None
+        if self.unsent + self._in_kernel() < self._unsent:
+            self.watch()
+        else:
+            _log.info("connection-stalled", seconds=self._stalled_s, unsent_bytes=self.unsent)
+            self.abort()
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that are written and not handed to the kernel."""
+        return self._inner.get_write_buffer_size()
+
+    def _in_kernel(self) -> int:
+        """Return bytes that the kernel holds, megabytes perhaps: a slow client takes from there first."""
+        with suppress(OSError):
+            descriptor = self._inner.get_extra_info("socket").fileno()
+            (count,) = struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)))
+            return int(count)
+        return 0
 
     def is_closing(self) -> bool:
         """Tell whether nothing more is sent."""

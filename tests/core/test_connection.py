@@ -10,7 +10,8 @@ import pytest
 
 from bridge.ingress.limits import Limits
 from bridge.ingress.protocol import READ_BYTES
-from tests.serving import Serving, serve, small_app
+from tests.serving import LARGE, Serving, serve, small_app
+from tests.stack import until
 from tests.wires import address, say, say_after, say_slowly
 
 LIMITS = Limits(head_s=1.0, body_s=3.0)
@@ -142,3 +143,68 @@ async def test_a_head_has_its_time_also_behind_a_body_that_came_in_pieces(server
 
     print(f"\nhead_s {LIMITS.head_s}, body_s {LIMITS.body_s}: hung up after {taken_s:.1f} s")
     assert LIMITS.head_s * 0.9 < taken_s < LIMITS.head_s + 0.5
+
+
+def unread(url: str, path: str, *fields: str) -> socket.socket:
+    """Ask for something large, and do not read it."""
+    wire = socket.socket()
+    wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    wire.connect(address(url))
+    wire.sendall("\r\n".join([f"GET {path} HTTP/1.1", "Host: x", *fields, "", ""]).encode())
+    return wire
+
+
+async def wait_none_left(server: Serving) -> None:
+    """Wait until nobody is connected who was."""
+    state = server.server_state
+
+    def wait() -> None:
+        until(lambda: state.total_requests > 0 or bool(state.tasks), timeout_s=5, what="it asked")
+        until(lambda: not (state.connections or state.tasks), timeout_s=5, what="none is left")
+
+    await asyncio.to_thread(wait)
+
+
+async def test_who_is_given_up_because_it_does_not_read_is_hung_up_on() -> None:
+    async with serve(small_app, Limits(stalled_s=60)) as server:
+        with unread(server.url, "/stall"):
+            await wait_none_left(server)
+
+
+@pytest.mark.parametrize("fields", [(), ("Connection: close",)], ids=["kept", "closed"])
+async def test_who_takes_nothing_of_its_answer_is_hung_up_on(fields: tuple[str, ...]) -> None:
+    async with serve(small_app, Limits(stalled_s=0.5)) as server:
+        with unread(server.url, "/large", *fields):
+            await wait_none_left(server)
+
+
+async def test_who_takes_its_answer_slowly_gets_all_of_it() -> None:
+    def read_slowly(wire: socket.socket) -> int:
+        size, pieces, pause = 0, 0, threading.Event()
+        while piece := wire.recv(1 << 20):
+            size, pieces = size + len(piece), pieces + 1
+            pause.wait(0.1 if pieces < 20 else 0)  # 2 s in all
+        return size
+
+    async with serve(small_app, Limits(stalled_s=0.5)) as server:
+        with unread(server.url, "/large", "Connection: close") as wire:
+            size = await asyncio.to_thread(read_slowly, wire)
+
+    assert size > len(LARGE)
+
+
+async def test_whose_answer_nobody_takes_makes_room_for_who_comes() -> None:
+    async with serve(small_app, Limits(connections=2)) as server:
+        with (
+            unread(server.url, "/large", "Connection: close"),
+            unread(server.url, "/large", "Connection: close"),
+        ):
+            requests = server.server_state
+            await asyncio.to_thread(
+                until, lambda: requests.total_requests == 2, timeout_s=5, what="both are answered"
+            )
+            heard = await asyncio.to_thread(
+                say, server.url, b"GET /new HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+            )
+
+    assert heard.statuses == [200]
