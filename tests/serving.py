@@ -54,14 +54,18 @@ async def serve(app: Any, limits: Limits) -> AsyncIterator[Serving]:
 
 
 async def small_app(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer by path: `/early` unread, `/slow` late, `/stall` without end, `/large` much, else the size."""
+    """Answer by path: `/early` unread, `/slow` late, `/never`, `/stall` without end, `/large` much, else the size."""
     path = scope["path"]
     if path == "/stall":
         await _stall(send)
         return
     size = 0
+    if path == "/never":
+        await receive()  # the body, all of it
+        await receive()
+        return
     if path == "/slow":
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(0.3)
     elif path != "/early":
         is_more = True
         while is_more:

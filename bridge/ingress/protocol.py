@@ -40,6 +40,9 @@ READ_BYTES = 32_768
 AHEAD_BYTES = 16_384
 """A body is read no further while so much of it waits for the application: so nobody can send 64 KiB
 more than the application takes."""
+HALF_CLOSED_S = 0.5
+"""A client that has closed its half may be waiting for its answer, or may have left, which looks the
+same: so long it is taken to wait. That who leaves is noticed within a second is promised."""
 
 _HOST = re.compile(rb"[A-Za-z0-9._~%:\[\]-]{0,255}\Z")
 _SPECIAL = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect"})
@@ -152,10 +155,16 @@ class Connection(HttpToolsProtocol):
         if refusal is not None:
             self._refuse(refusal)
 
-    def eof_received(self) -> None:
-        """Answer a client that says less than it announced; it may still be listening."""
+    def eof_received(self) -> bool:  # type: ignore[override]  # as asyncio's: whether it stays open
+        """Answer a client that says less than it announced, or nothing more; it may be listening."""
         if self.is_receiving and not self._is_deaf:
             self._refuse(_malformed("the request ends before its announced end"))
+        if self.transport.is_closing() or self.is_idle:
+            return False
+        self._is_deaf = True
+        self.cycle.keep_alive = False
+        self.loop.call_later(HALF_CLOSED_S, self._wire.abort)
+        return True
 
     def _after(self, size: int, *, has_grown: bool) -> BridgeError | None:
         """See what is still to come, and that what is no body does not go on without end.

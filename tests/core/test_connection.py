@@ -208,3 +208,19 @@ async def test_whose_answer_nobody_takes_makes_room_for_who_comes() -> None:
             )
 
     assert heard.statuses == [200]
+
+
+async def test_who_closes_its_half_behind_a_whole_request_gets_its_answer(server: Serving) -> None:
+    heard = await asyncio.to_thread(say, server.url, SLOW + GOOD, end=True)
+
+    assert heard.statuses == [200, 200]
+    assert heard.is_closed
+
+
+async def test_who_closes_its_half_and_is_not_answered_soon_has_left(server: Serving) -> None:
+    body = b"POST /never HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+
+    heard = await asyncio.to_thread(say, server.url, body, end=True)
+
+    assert heard.statuses == []
+    assert 0.4 < heard.after_s < 2
