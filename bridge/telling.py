@@ -6,6 +6,9 @@ go on anywhere: each told event carries the offset at which reading goes on afte
 further attempt sends the same parts again; and the first last event of the log, after which nothing
 is told. A log that does not begin with `accepted` (its client waited, so none was written) is told
 with one in front, made from the request's ID: every whole telling begins alike.
+
+A log is told to a principal, as `replylog` folds it for one: an event that does not say whose it is
+is its log's, and what came before the log was known to be the principal's is told when it is.
 """
 
 from collections.abc import Container
@@ -17,6 +20,9 @@ from bridge.envelope import Event, Reply
 
 MAX_MISSING = 100
 """So many missing part numbers are named; who misses more needs none of their names."""
+
+MAX_HELD, MAX_HELD_BYTES = 1000, 1 << 20
+"""So much is held back of a log that has not said whose it is; of what is more, the end alone."""
 
 OVER = (1 << 63) - 1
 """Where reading goes on after an end that is in no log: nowhere (offsets have 63 bits)."""
@@ -91,6 +97,8 @@ class Telling:
         "_began_ms",
         "_generation",
         "_has_begun",
+        "_held",
+        "_held_bytes",
         "_is_own",
         "_parts",
         "_principal",
@@ -114,6 +122,8 @@ class Telling:
         self._since = -1 if since is None else since
         self._principal = principal
         self._is_own = principal is None
+        self._held: list[Reply] = []
+        self._held_bytes = 0
         self._parts = PartNumbers()
         self._generation = 0
         self._has_begun = False
@@ -130,19 +140,43 @@ class Telling:
         """Take the log's next event; what was taken before is passed over.
 
         Returns:
-            What is to be told of it: nothing, the event, or `accepted` and the event.
+            What is to be told of it: nothing, the event, or others and the event.
         """
         if self.is_over or reply.offset < self.next:
             return []
         self.next = reply.offset + 1
-        if not self._counts(reply):
+        if reply.event is None or reply.event is Event.PROBE or self._is_foreign(reply):
+            return []
+        if not self._is_own:
+            self._hold(reply)
+            return []
+        events, self._held = [*self._held, reply], []
+        return [told for event in events for told in self._tell_counting(event)]
+
+    def _is_foreign(self, reply: Reply) -> bool:
+        """Tell whether an event is another principal's; it may tell whose the log is."""
+        if self._principal is None or reply.principal is None:
+            return False
+        self._is_own = self._is_own or reply.principal == self._principal
+        return reply.principal != self._principal
+
+    def _hold(self, reply: Reply) -> None:
+        """Keep an event until it is known whose it is: nothing but the end, when it is too much."""
+        self._held_bytes += len(reply.value or b"")
+        is_last = reply.event is not None and reply.event.is_last
+        if is_last or (len(self._held) < MAX_HELD and self._held_bytes <= MAX_HELD_BYTES):
+            self._held.append(reply)
+
+    def _tell_counting(self, reply: Reply) -> list[Told]:
+        """Tell an event, if it counts."""
+        if self.is_over or not self._counts(reply):
             return []
         told = []
         if not self._has_begun and reply.event is not Event.ACCEPTED:
             first = Reply(request_id=self._request_id, event=Event.ACCEPTED, time_ms=self._began_ms)
             told += self._tell(first, reply.offset)
         self._has_begun = True
-        return told + self._tell(reply, self.next)
+        return told + self._tell(reply, reply.offset + 1)
 
     def expire(self, now_ms: int) -> list[Told]:
         """End a telling whose request expired without anybody writing it into the log."""
@@ -152,20 +186,11 @@ class Telling:
         return self._tell(expired, OVER)
 
     def _counts(self, reply: Reply) -> bool:
-        event = reply.event
-        if event is None or event is Event.PROBE or self._is_foreign(reply):
-            return False
-        if event is Event.ACCEPTED:
+        if reply.event is Event.ACCEPTED:
             self.accepted = reply
             return not self._has_begun
-        return event.is_last or self._is_new_work(reply)
-
-    def _is_foreign(self, reply: Reply) -> bool:
-        """Tell whether an event is not known to be the principal's; a log says whose it is."""
-        if self._principal is None:
-            return False
-        self._is_own = self._is_own or reply.principal == self._principal
-        return not self._is_own or reply.principal not in {None, self._principal}
+        is_last = reply.event is not None and reply.event.is_last
+        return is_last or self._is_new_work(reply)
 
     def _is_new_work(self, reply: Reply) -> bool:
         """Tell whether progress or a part is worth telling: not late, and no part again."""

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.envelope import Event, Reply
-from bridge.telling import MAX_MISSING, OVER, PartNumbers, Telling, Told, find_missing
+from bridge.replylog import ReplyLog
+from bridge.telling import MAX_HELD, MAX_MISSING, OVER, PartNumbers, Telling, Told, find_missing
 
 
 def reply(event: Event | None, offset: int, part: int | None = None, generation: int = 0) -> Reply:
@@ -105,7 +106,7 @@ def test_of_another_principals_log_nothing_is_told_or_known() -> None:
         Reply(request_id="r", event=event, offset=offset, principal=principal)
         for offset, (event, principal) in enumerate(
             [
-                (Event.PROGRESS, None),  # nobody's yet
+                (Event.PROGRESS, None),  # of the log, as soon as it is somebody's
                 (Event.ACCEPTED, "ann"),
                 (Event.CANCELLED, "bob"),
                 (Event.PROGRESS, None),
@@ -117,8 +118,8 @@ def test_of_another_principals_log_nothing_is_told_or_known() -> None:
 
     told = {telling: [t for each in log for t in telling.take(each)] for telling in (bob, eve, ann)}
 
-    assert names(told[ann]) == ["accepted", "progress", "completed"]
-    assert names(told[bob]) == ["accepted", "cancelled"]
+    assert names(told[ann]) == ["accepted", "progress", "progress", "completed"]
+    assert names(told[bob]) == ["accepted", "progress", "cancelled"]
     assert (told[eve], eve.is_seen, eve.accepted, eve.is_over) == ([], False, None, False)
 
 
@@ -190,3 +191,68 @@ def test_part_numbers_are_a_set(numbers: list[int], count: int) -> None:
     wanted = tuple(sorted(set(range(count)) - set(numbers)))
     assert find_missing(seen, count, first=seen.next) == wanted
     assert find_missing(set(numbers), count) == wanted
+
+
+def of(principal: str | None, event: Event, offset: int) -> Reply:
+    return Reply(request_id="r", event=event, offset=offset, principal=principal)
+
+
+def tell_ann(log: list[Reply]) -> list[Told]:
+    telling = Telling("r", began_ms=7, principal="ann")
+    return [told for each in log for told in telling.take(each)]
+
+
+def test_what_a_worker_wrote_without_the_principal_is_told_once_the_log_is_known() -> None:
+    log = [
+        of(None, Event.PROGRESS, 4),
+        of(None, Event.COMPLETED, 5),
+        of("ann", Event.ACCEPTED, 6),
+        of("ann", Event.EXPIRED, 9),
+    ]
+
+    told = tell_ann(log)
+
+    assert names(told) == ["accepted", "progress", "completed"]
+    assert [each.next for each in told] == [4, 5, 6]
+
+
+def test_a_log_that_never_says_whose_it_is_is_not_told_and_holds_little() -> None:
+    telling = Telling("r", began_ms=7, principal="ann")
+
+    told = [telling.take(of(None, Event.PROGRESS, offset)) for offset in range(MAX_HELD * 2)]
+    telling.take(of(None, Event.COMPLETED, MAX_HELD * 2))
+
+    assert not any(told)
+    assert not telling.is_seen
+    late = telling.take(of("ann", Event.ACCEPTED, MAX_HELD * 3))
+    assert len(late) == 1 + MAX_HELD + 1
+    assert names(late)[-1] == "completed"
+
+
+WHOSE = st.lists(
+    st.tuples(
+        st.sampled_from(
+            [Event.ACCEPTED, Event.PROGRESS, Event.COMPLETED, Event.EXPIRED, Event.CANCELLED]
+        ),
+        st.sampled_from([None, "ann", "ben"]),
+    ),
+    max_size=12,
+)
+
+
+@given(WHOSE, st.sampled_from([None, "ann"]))
+def test_streams_and_look_ups_agree_on_who_may_know_and_how_it_ended(
+    events: list[tuple[Event, str | None]], principal: str | None
+) -> None:
+    log = [of(whose, event, offset) for offset, (event, whose) in enumerate(events)]
+    folded, telling = ReplyLog(principal), Telling("r", began_ms=7, principal=principal)
+
+    told = [told.reply for each in log for told in telling.take(each)]
+    for each in log:
+        folded.take(each)
+
+    assert telling.is_seen == folded.is_seen
+    last = folded.last if folded.is_seen else None
+    assert telling.is_over == (last is not None)
+    assert last is None or told[-1] == last
+    assert telling.accepted is None or folded.accepted is not None
