@@ -208,7 +208,7 @@ class Ingress:
             await answer.over
             if answer.log.last is None:
                 await await_written(written, HAND_OFF_S)
-                await self._expire(job.request, answer)
+                await self._end(job, answer)
             elif answer.log.last.event is Event.COMPLETED:
                 took_s = loop.time() - timer.when() + job.wait_s
                 self.load.note_answer(job.service, took_s, expected_s)
@@ -248,11 +248,20 @@ class Ingress:
         self.is_draining = True
         self._room.close()
 
+    async def _end(self, job: Job, answer: Answer) -> None:
+        """Find the end of a request whose client's time is up, if it has one, or can be given one."""
+        with suppress(BridgeError):  # then nobody can say yet
+            await self.lookups.catch_up(job.service, job.request.request_id, answer)
+            if answer.log.last is None:
+                await self._expire(job.request, answer)
+                await self.lookups.catch_up(job.service, job.request.request_id, answer)
+
     async def _expire(self, request: Request, answer: Answer) -> None:
         """End a request whose deadline is past: write `expired`, see what came first in the lane.
 
         The waiter has followed the lane since before the request was written, so nothing need be
-        looked up. As for a look-up, the worker's own word has a few seconds to come.
+        looked up (unless it has missed something). As for a look-up, the worker's own word has a few
+        seconds to come.
         """
         deadline_ms = request.deadline_ms
         if self.is_over or deadline_ms is None:

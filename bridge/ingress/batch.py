@@ -105,6 +105,9 @@ class Batch:
     def take(self, reply: Reply) -> None:
         """Receive nothing: it waits for the stop of the process only."""
 
+    def miss(self) -> None:
+        """Receive nothing: the same."""
+
     def stop(self) -> None:
         """Read no more: the process stops. What is in flight is answered, without a summary."""
         if not self._is_read:

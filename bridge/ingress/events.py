@@ -27,6 +27,9 @@ _log = structlog.get_logger("bridge.ingress")
 MAX_EVENTS, MAX_BYTES = 1000, 1 << 20
 """What is queued for one client, or read for it at once; a single event may be larger."""
 
+_EXPIRE_S = 2.0
+"""`expired` is waited for so long at most: meanwhile the stream says nothing, not even that it lives."""
+
 
 class Wanted(msgspec.Struct, frozen=True):
     """Whose events a client wants, and from where on.
@@ -49,7 +52,8 @@ class Feed:
         receive: Tells when the client leaves.
 
     Attributes:
-        is_behind: Events were thrown away, and come no more: they are to be read from the log.
+        is_behind: Events were thrown away, or passed by, and come no more: they are to be read from
+            the log.
         is_stopped: The client has left, or this process stops.
     """
 
@@ -70,8 +74,13 @@ class Feed:
             self._bytes += len(reply.value or b"")
             self._events.append(reply)
             if len(self._events) > MAX_EVENTS or self._bytes > MAX_BYTES:
-                self.drain()
-                self.is_behind = True
+                self.miss()
+        self._woken.set()
+
+    def miss(self) -> None:
+        """Throw all away: the log is read instead."""
+        self.drain()
+        self.is_behind = True
         self._woken.set()
 
     def drain(self) -> list[Reply]:
@@ -291,13 +300,20 @@ class Stream:
         return max(accepted.deadline_ms + EXPIRE_MARGIN_MS, self._not_before_ms)
 
     async def _expire(self) -> None:
-        """Write `expired`: it comes back by the lane, behind whatever was written before it."""
+        """Write `expired`, and read the log: whatever was written before it comes first there.
+
+        The lane alone would not do: what it did not bring may be an end, too.
+        """
         self._not_before_ms = self._now_ms() + EXPIRE_MARGIN_MS
         sought = self._wanted.sought
+        self._feed.miss()
+        self._is_reading = True
         try:
-            await self._streams.lookups.expire(sought, self._telling.accepted)
-        except BridgeError as trouble:
-            _log.warning("expired-not-written", request_id=sought.request_id, why=str(trouble))
+            async with asyncio.timeout(_EXPIRE_S):
+                await self._streams.lookups.expire(sought, self._telling.accepted)
+        except (BridgeError, TimeoutError) as trouble:
+            why = str(trouble) or f"not acknowledged within {_EXPIRE_S:g} s"
+            _log.warning("expired-not-written", request_id=sought.request_id, why=why)
 
 
 class _Portion:

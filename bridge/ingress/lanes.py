@@ -8,6 +8,7 @@ a probe is missing the ingress is not ready, and it heals by itself when Kafka c
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import NamedTuple
 
 import structlog
 
@@ -135,8 +136,17 @@ class Lanes:
         """Tell whether this process follows the lane anyway."""
         return lane in self._own.get(topic, ())
 
-    async def run(self, producer: Producer, take: Take, *, probe_s: float) -> None:
-        """Hold the lanes until cancelled; whatever breaks is said, waited out and tried again."""
+    async def run(
+        self, producer: Producer, take: Take, on_gap: Callable[[], None], *, probe_s: float
+    ) -> None:
+        """Hold the lanes until cancelled; whatever breaks is said, waited out and tried again.
+
+        Args:
+            producer: Writes probes.
+            take: Receives the records of the own lanes.
+            on_gap: Called when lanes were placed anew: what came meanwhile is not delivered.
+            probe_s: Seconds between probes while all is well.
+        """
 
         def sift(records: list[Record]) -> None:
             take([record for record in records if not self._is_probe(record)])
@@ -145,7 +155,7 @@ class Lanes:
             self._own = {}
             try:
                 async with AsyncExitStack() as held:
-                    await self._hold(held, producer, sift, probe_s)
+                    await self._hold(_Holding(held, sift, on_gap), producer, probe_s)
             except BridgeError as error:
                 self._say(error)
             except Exception as error:  # noqa: BLE001 - without lanes every client would hang
@@ -153,9 +163,7 @@ class Lanes:
                 self._say(BrokerDownError("the lanes cannot be held: the log says why"))
             await asyncio.sleep(_RETRY_S)
 
-    async def _hold(
-        self, held: AsyncExitStack, producer: Producer, take: Take, probe_s: float
-    ) -> None:
+    async def _hold(self, holding: "_Holding", producer: Producer, probe_s: float) -> None:
         """Take lanes and probe them; a failed probe keeps them, for their readers recover alone.
 
         Raises:
@@ -164,7 +172,7 @@ class Lanes:
         failed = 0
         while True:
             try:
-                missing = await self._extend(held, take)
+                missing = await self._extend(holding)
                 await self._probe(producer)
                 failed = 0
             except BridgeError as error:
@@ -179,7 +187,7 @@ class Lanes:
                 async with asyncio.timeout(probe_s if self._trouble is None else _RETRY_S):
                     await self._doubted.wait()
 
-    async def _extend(self, held: AsyncExitStack, take: Take) -> list[str]:
+    async def _extend(self, holding: "_Holding") -> list[str]:
         """Take our share of lanes that are not held yet; returns services without topics."""
         found = await describe_topics(self._config)
         missing = []
@@ -195,7 +203,9 @@ class Lanes:
                     new[topic] = tuple(sorted({pick % found[topic] for pick in self._picks}))
         if new:
             taken = [(topic, lane) for topic, lanes in new.items() for lane in lanes]
-            await held.enter_async_context(open_lanes(self._config, taken, take))
+            lanes = open_lanes(self._config, taken, holding.take, holding.on_gap)
+            await holding.stack.enter_async_context(lanes)
+            holding.on_gap()  # who waits has perhaps waited since before the readers were made anew
             self._own |= new
         return missing
 
@@ -260,12 +270,27 @@ class Lanes:
         return True
 
 
-class Followers:
-    """Foreign lanes, each followed for as long as someone waits for it."""
+class _Holding(NamedTuple):
+    """What the own lanes are held with."""
 
-    def __init__(self, config: Config, take: Take) -> None:
+    stack: AsyncExitStack
+    take: Take
+    on_gap: Callable[[], None]
+
+
+class Followers:
+    """Foreign lanes, each followed for as long as someone waits for it.
+
+    Args:
+        config: librdkafka settings.
+        take: Receives the records of the lanes.
+        on_gap: Called when a lane was placed anew: what came meanwhile is not delivered.
+    """
+
+    def __init__(self, config: Config, take: Take, on_gap: Callable[[], None]) -> None:
         self._config = config
         self._take = take
+        self._on_gap = on_gap
         self._open: dict[tuple[str, int], tuple[int, AsyncExitStack]] = {}
         self._turn = asyncio.Lock()
 
@@ -292,7 +317,9 @@ class Followers:
                         f"{_MAX_FOLLOWED} lanes of other replicas are followed already: "
                         "try again in a moment, or without Prefer: wait"
                     )
-                await stack.enter_async_context(open_lanes(self._config, [lane], self._take))
+                await stack.enter_async_context(
+                    open_lanes(self._config, [lane], self._take, self._on_gap)
+                )
             self._open[lane] = (count + 1, stack)
 
     async def _leave(self, lane: tuple[str, int]) -> None:

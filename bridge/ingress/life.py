@@ -62,7 +62,7 @@ async def open_ingress(
             room = Room(limits.waiters)
             ingress = _assemble(clients, lanes, room, limits, chance)
             watching = (
-                lanes.run(producer, room.take, probe_s=probe_s),
+                lanes.run(producer, room.take, room.miss, probe_s=probe_s),
                 ingress.load.run(groups),
                 ingress.claims.run(config),
                 room.watch(),
@@ -85,7 +85,7 @@ def _assemble(
         index=clients.index,
         heal_after_ms=2 * delivery_timeout_ms(clients.config),
     )
-    followers = Followers(clients.config, room.take)
+    followers = Followers(clients.config, room.take, room.miss)
     lookups = Lookups(
         reader=clients.reader,
         producer=clients.producer,

@@ -135,6 +135,17 @@ class Lookups:
         self._expire_for_good(sought, answer)
         return answer.log
 
+    async def catch_up(self, service: Service, request_id: str, answer: Answer) -> None:
+        """Read what may have passed an answer by, if anything may.
+
+        Raises:
+            UnavailableError, TopicError: The lane cannot be read now.
+        """
+        if answer.has_missed:
+            answer.has_missed = False
+            sought = self.seek(service, request_id, ids.parse(request_id), is_claimed=True)
+            await self._look(sought, answer)
+
     def seek(
         self,
         service: Service,
@@ -182,7 +193,7 @@ class Lookups:
                 await answer.over
         log = answer.log
         accepted = log.accepted if log.last is None and log.is_seen else None
-        if await self.expire(sought, accepted):
+        if await self.expire(sought, accepted) or answer.has_missed:
             await self._look(sought, answer)
         if not log.is_seen:
             raise self.unknown(sought)

@@ -32,6 +32,9 @@ class Waiter(Protocol):
     def take(self, reply: Reply) -> None:
         """Receive one event."""
 
+    def miss(self) -> None:
+        """Hear that events may have passed by: what the lane brings is not all that is in it."""
+
     def stop(self) -> None:
         """Wait no longer, whatever came."""
 
@@ -47,9 +50,12 @@ class Answer:
         principal: Who waits; None: nobody is told apart, or the request is known to be its own.
         receive: Tells when its client leaves; None: nobody can.
         is_any_enough: The first event of any kind is what it waits for.
+
+    Attributes:
+        has_missed: Events may have passed by; the log is to be looked up before it is believed.
     """
 
-    __slots__ = ("is_any_enough", "is_old", "log", "over", "receive")
+    __slots__ = ("has_missed", "is_any_enough", "is_old", "log", "over", "receive")
 
     def __init__(
         self,
@@ -61,6 +67,7 @@ class Answer:
     ) -> None:
         self.receive = receive
         self.is_old = False
+        self.has_missed = False
         self.log = ReplyLog(principal)
         self.is_any_enough = is_any_enough
         self.over: asyncio.Future[None] = loop.create_future()
@@ -70,6 +77,10 @@ class Answer:
         self.log.take(reply)
         if self.log.last is not None or self.is_any_enough:
             self.stop()
+
+    def miss(self) -> None:
+        """Wait on; whoever waits looks the log up when the time is up."""
+        self.has_missed = True
 
     def wait_on(self) -> None:
         """Wait again after a stop, unless the last event is here."""
@@ -121,6 +132,11 @@ class Room:
                 waiter.take(reply)
                 if reply.event is not None:
                     EVENTS[reply.event].inc()
+
+    def miss(self) -> None:
+        """Tell everybody that events may have passed by: a lane was placed anew."""
+        for _, waiter in self._waiters.everyone():
+            waiter.miss()
 
     async def watch(self) -> None:
         """Give the places of clients that leave to others, until cancelled.
