@@ -141,10 +141,13 @@ class Streams:
         Raises:
             UnknownRequestError: Nothing of it is in the lane.
             GoneError: Nothing any more: it is older than the retention.
+            DrainingError: This process stops.
             OverloadedError: Too many clients wait.
             UnavailableError, TopicError: The lane cannot be read now.
         """
         topic, lane = wanted.sought.service.replies_topic, wanted.sought.lane
+        if self._room.is_closing:
+            raise DrainingError("this replica is stopping: ask again, another one streams it")
         async with AsyncExitStack() as stack:
             stream = Stream(self, wanted, self._enter(stack, wanted.sought.request_id, receive))
             await stream.begin()
@@ -159,18 +162,21 @@ class Streams:
     ) -> AsyncIterator["Stream"]:
         """Write a request of an own lane and stream its log for as long as the block.
 
+        It is written also when this process has begun to stop: its key may stand for it already. The
+        stream ends at once then.
+
         Raises:
             OverloadedError: Too many clients wait; nothing was written.
             BridgeError: Whatever `write` raises.
         """
         async with AsyncExitStack() as stack:
             feed = self._enter(stack, wanted.sought.request_id, receive)  # before the write: no gap
+            if self._room.is_closing:
+                feed.stop()
             await write()
             yield Stream(self, wanted, feed, is_new=True)
 
     def _enter(self, stack: AsyncExitStack, request_id: str, receive: Receive) -> Feed:
-        if self._room.is_closing:
-            raise DrainingError("this replica is stopping: ask again, another one streams it")
         feed = Feed(receive)
         self._room.enter(request_id, feed)
         stack.callback(self._room.leave, request_id, feed)

@@ -15,7 +15,13 @@ from starlette.types import Receive
 
 from bridge import ids, metrics
 from bridge.claims import Ruling
-from bridge.errors import BridgeError, BrokerDownError, ClaimsAwayError, OutcomeUnknownError
+from bridge.errors import (
+    BridgeError,
+    BrokerDownError,
+    ClaimsAwayError,
+    DrainingError,
+    OutcomeUnknownError,
+)
 from bridge.ingress import problem
 from bridge.ingress.answer import location, render
 from bridge.ingress.ask import Ingress
@@ -48,6 +54,8 @@ async def respond(
     ruling, request_id = None, job.request.request_id
     key = head.claim_key(job.service)
     try:
+        if head.media.is_stream and ingress.is_draining:  # before the key stands for a request
+            raise DrainingError("this replica is stopping: ask again, another one streams it")
         if key is not None:
             ruling = await ingress.claims.settle(job, key)
             request_id = ruling.request_id

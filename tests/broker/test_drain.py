@@ -1,13 +1,17 @@
 """An ingress is told to stop while clients wait: nobody is left without an answer."""
 
 import secrets
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 
+from bridge import claims
+from tests.sse import SSE
 from tests.stack import Process, Stack, post, until
+from tests.wires import address
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -154,3 +158,41 @@ def test_processes_of_one_ingress_take_lanes_of_their_own_and_share_the_port(sta
     print(f"lanes {lanes}; lanes used {sorted(used)}")
     assert len(used) == 2  # both processes took requests
     assert ingress.stop() == 0
+
+
+def test_a_key_is_not_taken_for_a_stream_that_a_stopping_replica_refuses(stack: Stack) -> None:
+    stack.make_services("echo")
+    stack.start_worker("echo")
+    ingress, url = stack.start_ingress(BRIDGE_GRACE_S="8")
+    name = stack.name("echo")
+    content = b'{"text": "x"}'
+    ask = (
+        f"POST /v1/services/{name}/requests HTTP/1.1\r\nHost: x\r\nAccept: {SSE}\r\n"
+        f"Content-Type: application/json\r\nIdempotency-Key: k\r\nContent-Length: {len(content)}\r\n\r\n"
+    ).encode() + content
+    body = {"text": "w", "sleep_s": 5, "do": "progress"}
+
+    with ThreadPoolExecutor(1) as threads, socket.create_connection(address(url), 10) as wire:
+        waits = threads.submit(post, url, name, body, timeout_s=30)  # so that the replica lives on
+        until(lambda: _is_begun(url), timeout_s=10, what="the handler has begun")
+        ingress.child.terminate()
+        until(lambda: _is_closed(url), timeout_s=5, what="it takes no more connections")
+        wire.sendall(ask)
+        heard = b""
+        while piece := wire.recv(65_536):
+            heard += piece
+        waits.result()
+        ingress.stop()
+
+    entries = [claims.parse_entry(record) for record in stack.read(claims.TOPIC)]
+    assert heard.startswith(b"HTTP/1.1 503")
+    assert b'"code":"draining"' in heard
+    assert [entry for entry in entries if entry is not None and entry.service == name] == []
+
+
+def _is_closed(url: str) -> bool:
+    try:
+        socket.create_connection(address(url), 1).close()
+    except ConnectionRefusedError:
+        return True
+    return False
