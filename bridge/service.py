@@ -76,6 +76,7 @@ class WorkerSettings(_Settings):
         group: Consumer group; None: `bridge.<service>`.
         dialect: Whose headers the worker reads and writes.
         isolation: Where a handler runs.
+        memory_bytes: Most memory that a handler's process may take; None: no limit.
         exactly_once: Whether reply, dead letter and commit are one Kafka transaction.
     """
 
@@ -88,10 +89,13 @@ class WorkerSettings(_Settings):
     group: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,200}$")] | None = None
     dialect: Literal["bridge", "spring"] = "bridge"
     isolation: Literal["task", "thread", "process"] = "task"
+    memory_bytes: Annotated[int, Field(ge=1 << 26, le=1 << 50)] | None = None
     exactly_once: bool = False
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.memory_bytes is not None and self.isolation != "process":
+            raise ValueError('memory_bytes wants isolation = "process": memory of its own')
         if self.max_backoff_s < self.backoff_s:
             raise ValueError(
                 f"max_backoff_s = {self.max_backoff_s}: want at least backoff_s, {self.backoff_s}"

@@ -26,7 +26,7 @@ TABLES = {
     for key, field in _File.model_fields.items()
     if isinstance(field.default, BaseModel)
 }
-NO_EFFECT = {f"worker.{name}" for name in ("dialect", "isolation")}
+NO_EFFECT = {"worker.dialect"}
 
 
 def name(path: Path) -> str:

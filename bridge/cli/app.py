@@ -16,6 +16,7 @@ from bridge import apikey
 from bridge.cli import processes as processes_
 from bridge.cli.dead import dead
 from bridge.cli.dev import Dev, run_dev, run_kafka
+from bridge.cli.handlers import Chosen
 from bridge.cli.options import Json, Kafka, Schemas, load_contracts, load_settings
 from bridge.cli.topics import shapes_of
 from bridge.errors import TopicError
@@ -125,7 +126,7 @@ def ingress(
 
 
 @app.command()
-def worker(
+def worker(  # noqa: PLR0913, PLR0917 - each is an option
     services: Annotated[
         list[str], typer.Argument(help="Services to work for.", metavar="SERVICE...")
     ],
@@ -141,6 +142,16 @@ def worker(
         int | None,
         typer.Option(help="TCP port for health, metrics, pausing; 0: none (BRIDGE_ADMIN_PORT)."),
     ] = None,
+    program: Annotated[
+        str | None,
+        typer.Option("--exec", help="A program as handler: JSON lines in and out.", metavar="TEXT"),
+    ] = None,
+    exec_processes: Annotated[
+        int, typer.Option("--exec-processes", min=1, max=1000, help="Copies of that program.")
+    ] = 1,
+    exec_once: Annotated[
+        bool, typer.Option("--exec-once", help="Start that program anew for each request.")
+    ] = False,
     kafka: Kafka = None,
     schemas: Schemas = None,
 ) -> None:
@@ -157,13 +168,23 @@ def worker(
         raise typer.BadParameter(
             f"no service {', '.join(unknown)} in {settings.schemas}: there are {', '.join(known)}"
         )
-    given = [f"--{way}" for way, value in (("handler", handler), ("http", http)) if value]
+    given = [
+        f"--{way}"
+        for way, value in (("handler", handler), ("http", http), ("exec", program))
+        if value
+    ]
     if len(given) > 1:
         raise typer.BadParameter(f"{' and '.join(given)}: want one of them")
     if given and len(services) > 1:
         raise typer.BadParameter(f"{given[0]} is for one service: run one worker for each")
-    wanted = [known[name] for name in services]
-    uvloop.run(processes_.run_workers(settings, wanted, handler, http=http))
+    if program is None and (exec_once or exec_processes > 1):
+        raise typer.BadParameter("--exec-once and --exec-processes want --exec 'program args'")
+    if exec_once and exec_processes > 1:
+        raise typer.BadParameter("--exec-once starts a program per request: no --exec-processes")
+    chosen = Chosen(
+        where=handler, http=http, command=program, processes=exec_processes, is_once=exec_once
+    )
+    uvloop.run(processes_.run_workers(settings, [known[name] for name in services], chosen))
 
 
 @keys.command("new")

@@ -12,9 +12,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -24,6 +24,7 @@ import uvloop
 
 from bridge import apikey, dead
 from bridge.cli.admin import open_admin
+from bridge.cli.handlers import Chosen, open_handler
 from bridge.embedded import guarded
 from bridge.errors import SettingsError
 from bridge.ids import LANES
@@ -33,15 +34,7 @@ from bridge.ingress.lanes import Lanes
 from bridge.kafka import open_producer, open_reader
 from bridge.service import Service
 from bridge.settings import Settings
-from bridge.worker import (
-    Clients,
-    Handler,
-    Worker,
-    load_handler,
-    make_admin,
-    open_cancelled,
-    open_http,
-)
+from bridge.worker import Clients, Worker, make_admin, open_cancelled
 
 _log = structlog.get_logger("bridge.cli")
 
@@ -315,17 +308,8 @@ def _run_children(settings: Settings, listener: socket.socket) -> None:
         child.wait()
 
 
-async def run_workers(
-    settings: Settings, services: list[Service], where: str | None, *, http: str | None = None
-) -> None:
-    """Run workers for services until SIGTERM or SIGINT.
-
-    Args:
-        settings: Of this process.
-        services: Whose requests to work on.
-        where: The handler, `module:function`; None: `consumers.SERVICE:handle`.
-        http: The URL of an application that is the handler instead.
-    """
+async def run_workers(settings: Settings, services: list[Service], chosen: Chosen) -> None:
+    """Run workers for services until SIGTERM or SIGINT."""
     sys.path.insert(0, "")  # handlers are found from where the worker is started
     stop = asyncio.Event()
     _on_signals(stop.set, settings.grace_s)
@@ -356,9 +340,10 @@ async def run_workers(
             run_id=secrets.token_hex(8),
         )
         for service in services:
+            opening = open_handler(service, chosen, threads=threads, own_ms=now_ms)
             worker = workers[service.name] = Worker(
                 service,
-                await opened.enter_async_context(_open_handler(service, where, http, threads)),
+                await opened.enter_async_context(opening),
                 clients=clients,
                 own_ms=now_ms,
                 grace_s=settings.grace_s,
@@ -368,18 +353,6 @@ async def run_workers(
             await opened.enter_async_context(open_admin(make_admin(workers), listener))
         freeze()
     threads.shutdown(wait=False, cancel_futures=True)
-
-
-@asynccontextmanager
-async def _open_handler(
-    service: Service, where: str | None, http: str | None, threads: ThreadPoolExecutor
-) -> AsyncIterator[Handler]:
-    """Have a service's handler, whatever it is, for as long as the block."""
-    if http is None:
-        yield load_handler(where or f"consumers.{service.name}:handle", service, threads)
-        return
-    async with open_http(http, service) as handler:
-        yield handler
 
 
 def _announce(name: str) -> Callable[[], None]:

@@ -46,6 +46,8 @@ def _main(parent_pid: int, signal_number: int, command: list[str]) -> int:
     # A group of its own: Ctrl-C in a terminal reaches the owner only, which ends its children in
     # order. Kafka would else be gone before the workers could commit.
     os.setpgid(0, 0)
+    # Python ignores SIGPIPE, and what is ignored stays so in the command: `yes | head` would complain.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     if sys.platform == "linux":
         import ctypes  # noqa: PLC0415 - not there on every system, and only this one needs it
 

@@ -15,12 +15,8 @@ TYPE_PREFIX = "urn:kafka-bridge:problem:"
 
 BROKEN = frozenset(
     {
-        "handler-failed",
-        "handler-timeout",
-        "reply-invalid",
-        "reply-too-large",
-        "undecodable",
-        "worker-died",
+        *("handler-failed", "handler-timeout", "process-died", "program-died", "worker-died"),
+        *("reply-invalid", "reply-too-large", "undecodable"),
     }
 )
 """Codes of failures that are the worker's, not the handler's own words: 502; others are 422, unless

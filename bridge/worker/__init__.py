@@ -9,6 +9,9 @@ from bridge.worker.begin import Clients
 from bridge.worker.cancelled import open_cancelled
 from bridge.worker.handler import Handler, load_handler
 from bridge.worker.http import open_http
+from bridge.worker.isolated import open_isolated
+from bridge.worker.once import open_once
+from bridge.worker.program import open_program
 from bridge.worker.run import Worker
 
 __all__ = [
@@ -19,4 +22,7 @@ __all__ = [
     "make_admin",
     "open_cancelled",
     "open_http",
+    "open_isolated",
+    "open_once",
+    "open_program",
 ]

@@ -1,22 +1,20 @@
 """Handlers: one function per service, whatever its colour, called in one way.
 
 `async def` runs in the event loop, a plain `def` in a thread, an async generator yields the parts
-of a streamed reply. The second parameter, the context, may be left out.
+of a streamed reply. With `isolation = "thread"` all of them run in threads; with "process" they
+are not run here at all: see `isolated.py`.
 """
 
 import asyncio
-import contextvars
-import importlib
-import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 
+from bridge.child import find_function
 from bridge.context import Context
-from bridge.errors import SettingsError
 from bridge.service import Service
-
-_HINT = "want module:function, for example consumers.greeter:handle"
+from bridge.worker.threads import run_in_thread, stream_in_thread
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,47 +46,11 @@ def load_handler(where: str, service: Service, executor: Executor) -> Handler:
     Raises:
         SettingsError: No such module or function, or its kind does not fit `reply`.
     """
-    module_name, _, name = where.partition(":")
-    if not module_name or not name:
-        raise SettingsError(f"--handler {where}: {_HINT}")
-    try:
-        function = getattr(importlib.import_module(module_name), name, None)
-    except Exception as broken:
-        kind = type(broken).__name__
-        raise SettingsError(
-            f"handler {where} cannot be imported: {kind}: {broken}; {_HINT}"
-        ) from broken
-    if not callable(function):
-        raise SettingsError(f"module {module_name} has no function {name}: {_HINT}")
-    is_generator = inspect.isasyncgenfunction(function)
-    if is_generator != (service.kind == "stream"):
-        found = "an async generator" if is_generator else "a function that returns its reply"
-        raise SettingsError(
-            f"handler {where} is {found}, but service {service.name} says "
-            f'reply = "{service.kind}": a "stream" wants an async generator, the others do not'
-        )
-    return _uniform(function, is_generator, executor)
-
-
-def _uniform(function: Callable[..., object], is_generator: bool, executor: Executor) -> Handler:
-    takes_context = len(inspect.signature(function).parameters) > 1
-
-    def begin(request: object, context: Context) -> object:
-        return function(request, context) if takes_context else function(request)
-
-    if is_generator:
-        return Handler(stream=begin)  # type: ignore[arg-type]  # checked above: it is a generator
-    if inspect.iscoroutinefunction(function):
-        return Handler(call=begin)  # type: ignore[arg-type]  # checked here: it is a coroutine
-
-    def finish(request: object, context: Context) -> object:
-        try:
-            return begin(request, context)
-        except StopIteration as error:  # no future can carry it, so its waiter would wait for ever
-            raise RuntimeError("the handler raised StopIteration") from error
-
-    def in_thread(request: object, context: Context) -> "asyncio.Future[object]":
-        run = contextvars.copy_context().run  # what the handler calls finds its span
-        return asyncio.get_running_loop().run_in_executor(executor, run, finish, request, context)
-
-    return Handler(thread=in_thread)
+    found = find_function(where, service.name, service.kind)
+    if service.worker.isolation == "thread" and found.is_generator:
+        return Handler(stream=partial(stream_in_thread, found, executor))
+    if found.is_generator:
+        return Handler(stream=found.begin)  # type: ignore[arg-type]  # checked when it was found
+    if found.is_async and service.worker.isolation == "task":
+        return Handler(call=found.begin)  # type: ignore[arg-type]  # as above
+    return Handler(thread=partial(run_in_thread, found, executor, service.worker.timeout_s))
