@@ -26,7 +26,7 @@ from functools import partial
 from typing import Any, BinaryIO, NamedTuple, TypeAlias, cast
 
 from bridge.context import Context
-from bridge.errors import HandlingError, RetryableError, SettingsError
+from bridge.errors import HandlingError, PermanentError, RetryableError, SettingsError
 
 Message: TypeAlias = tuple[object, ...]
 """Its first member names it, its second is the number of the request that it is about."""
@@ -193,7 +193,7 @@ class _Attempt:
         if isinstance(error, HandlingError):
             after_s = error.after_s if isinstance(error, RetryableError) else None
             self._talk.say(
-                *(REFUSED, self.number, self._headers(), error.retryable),
+                *(REFUSED, self.number, self._headers(), _kind(error)),
                 *(_text(error), _text(error.failure_code)),
                 _details(error.details),
                 after_s if type(after_s) in {int, float} else None,
@@ -217,6 +217,11 @@ def _text(value: object) -> str:
     except Exception:  # noqa: BLE001 - an author's __str__
         return type(value).__name__
     return str.__str__(text)
+
+
+def _kind(error: Exception) -> str:
+    kinds = (RetryableError, PermanentError, HandlingError)
+    return next(kind.__name__ for kind in kinds if isinstance(error, kind))
 
 
 def _details(given: object) -> dict[str, str]:

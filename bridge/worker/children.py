@@ -27,6 +27,7 @@ END_S = 1.0
 """A child has so long to end by itself when its input is closed, and so long again after SIGTERM."""
 DRAIN_S = 1.0
 """What a dead child wrote before its end is read for so long: a stranger may hold its pipe open."""
+_OUTPUTS = 2
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 10.0
 
 
@@ -77,7 +78,7 @@ class Child(asyncio.SubprocessProtocol):
         self._process: asyncio.SubprocessTransport
         self._input: asyncio.WriteTransport | None = None
         self._pipes: list[asyncio.ReadTransport] = []
-        self._open = 2
+        self._open = _OUTPUTS
         self._has_exited = False
 
     async def connect(self, pipes: "_Pipes") -> None:
@@ -142,6 +143,11 @@ class Child(asyncio.SubprocessProtocol):
             self._log.info("child-says", pid=self.pid, line=text)
 
     # What its owner does -------------------------------------------------------------------
+
+    @property
+    def is_well(self) -> bool:
+        """Whether it runs, and has closed none of its outputs."""
+        return not self._has_exited and self._open == _OUTPUTS
 
     @property
     def code(self) -> int:

@@ -182,13 +182,13 @@ class Isolated:
                 self._starting.add(task)
                 task.add_done_callback(self._starting.discard)
             place = await self._idle.get()
-            if not place.child.over.is_set():
+            if place.child.is_well:
                 return place
             self._places.discard(place)  # it died while it had nothing to do
 
     async def _leave(self, place: _Place, *, is_idle: bool) -> None:
         """Give a child back; one that is still at work, or dead, is replaced when it is needed."""
-        if is_idle and not place.child.over.is_set():
+        if is_idle and place.child.is_well:
             self._idle.put_nowait(place)
             return
         self._places.discard(place)
@@ -250,15 +250,16 @@ def _facts(context: Context) -> dict[str, object]:
 
 
 def _refusal(
-    is_retryable: bool,
-    message: str,
-    code: str,
-    details: dict[str, str],
-    after_s: float | None,
+    kind: str, message: str, code: str, details: dict[str, str], after_s: float | None
 ) -> HandlingError:
-    if is_retryable:
-        return RetryableError(message, code=code, details=details, after_s=after_s)
-    return PermanentError(message, code=code, details=details)
+    """Make the exception that a handler has raised in its process."""
+    match kind:
+        case "RetryableError":
+            return RetryableError(message, code=code, details=details, after_s=after_s)
+        case "PermanentError":
+            return PermanentError(message, code=code, details=details)
+        case _:
+            return HandlingError(message, code=code, details=details)
 
 
 @asynccontextmanager

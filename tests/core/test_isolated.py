@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 from contextlib import aclosing
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -12,7 +13,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from bridge.context import Context
-from bridge.errors import ContractError, PermanentError, RetryableError, SettingsError
+from bridge.errors import (
+    ContractError,
+    HandlingError,
+    PermanentError,
+    RetryableError,
+    SettingsError,
+)
 from bridge.worker import Handler, open_isolated
 from tests.handlers import Asked, make_service
 
@@ -135,8 +142,10 @@ async def test_one_past_its_time_is_killed_and_replaced(colour: str) -> None:
 async def test_one_that_died_while_it_had_nothing_to_do_is_not_given_anything() -> None:
     async with open_isolated(f"{WHERE}:handle", ECHO) as handler:
         before = (await call(handler))["pid"]
-        os.kill(before, 9)
+        os.kill(before, signal.SIGKILL)
         await is_gone(before)
+        later = await asyncio.create_subprocess_exec("true")
+        await later.wait()  # its end comes behind that of the child
 
         assert (await call(handler))["pid"] != before
 
@@ -147,6 +156,8 @@ async def test_what_a_handler_raises_crosses_as_what_it_means() -> None:
             await call(handler, "refuse")
         with pytest.raises(RetryableError, match="not now") as later:
             await call(handler, "later")
+        with pytest.raises(HandlingError, match="plain") as plain:
+            await call(handler, "handling")
         with pytest.raises(RuntimeError, match=r"(?s)OddError: .*risky.py.*odd: one"):
             await call(handler, "odd")
         with pytest.raises(RuntimeError, match="CancelledError"):
@@ -154,6 +165,7 @@ async def test_what_a_handler_raises_crosses_as_what_it_means() -> None:
         with pytest.raises(RuntimeError, match="cannot pickle"):
             await call(handler, "lock")
 
+    assert type(plain.value) is HandlingError
     assert (never.value.failure_code, never.value.details) == ("never", {"field": "do"})
     assert (later.value.failure_code, later.value.after_s) == ("busy", 2.5)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from bridge.errors import BridgeError, PermanentError, RetryableError
 from bridge.service import Service
@@ -77,7 +78,10 @@ async def test_one_that_writes_without_end_is_stopped() -> None:
 
 
 async def test_a_pipe_that_is_closed_ends_its_writer_as_in_a_shell() -> None:
-    assert json.loads(await run("pipe"))["text"] == "hello"
+    with capture_logs() as logs:
+        assert json.loads(await run("pipe"))["text"] == "hello"
+
+    assert [entry["line"] for entry in logs if entry["event"] == "child-says"] == ["y"]
 
 
 async def test_past_its_time_it_is_killed_with_what_it_has_started(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from bridge import Context, PermanentError, RetryableError
+from bridge.errors import HandlingError
 
 
 class OddError(Exception):
@@ -40,6 +41,8 @@ def _harm(do: object) -> None:  # noqa: C901, PLR0912 - one branch per harm
             raise PermanentError("no", code="never", details={"field": "do"})
         case "later":
             raise RetryableError("not now", code="busy", after_s=2.5)
+        case "handling":
+            raise HandlingError("plain")
         case "odd":
             raise OddError("one", "two")
         case "cancel":
@@ -62,6 +65,7 @@ def handle(request: dict[str, object], context: Context) -> dict[str, object]:
         context.progress(0.5, "half way")
         context.progress(threading.Lock(), "cannot be told")  # type: ignore[arg-type]  # an author's mistake
     if do == "watch":
+        context.progress(None, "watching")
         for _ in range(int(sleep_s / 0.01)):
             if context.is_cancelled:
                 break
