@@ -188,11 +188,10 @@ class Child(asyncio.SubprocessProtocol):
             self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it, and what it has started, at once."""
+        """End it at once; `process_exited` ends what it has started."""
         if not self._has_exited:
-            self._signal(signal.SIGKILL)
             with suppress(ProcessLookupError):
-                self._process.kill()  # it may not lead a group yet
+                self._process.kill()
 
     def _signal(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError, PermissionError):

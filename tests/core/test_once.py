@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from bridge.errors import BridgeError, PermanentError, RetryableError
 from bridge.service import Service
 from bridge.worker import Handler, open_once
-from tests.core.test_program import COUNT, ECHO, PROGRAMS, is_alive
+from tests.core.test_program import COUNT, ECHO, PROGRAMS, wait_gone
 from tests.handlers import Asked, as_json
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
@@ -92,7 +92,16 @@ async def test_past_its_time_it_is_killed_with_what_it_has_started(tmp_path: Pat
 
         running.cancel()  # as the worker does
 
-    assert not is_alive(child.read_text().strip())
+    await wait_gone(child.read_text().strip())
+
+
+async def test_what_it_leaves_behind_ends_with_it_and_holds_up_no_reply(tmp_path: Path) -> None:
+    child = tmp_path / "child"
+
+    async with asyncio.timeout(10):
+        assert json.loads(await run("leave", f"{child}"))["text"] == f"{child}"
+
+    await wait_gone(child.read_text().strip())
 
 
 async def text_of(file: Path) -> None:

@@ -9,6 +9,7 @@ case "$do" in
   break) echo "a secret" >&2; exit 1 ;;
   kill) kill -9 $$ ;;
   hang) sleep 60 & echo $! > "$text"; wait ;;
+  leave) sleep 60 & echo $! > "$text" ;;
   yes) yes | head -n 3000000 ;;
   pipe) yes | head -n 1 >&2 ;;
   stop) trap 'echo stopped > "$text"; exit 75' TERM; echo started > "$text"; sleep 60 & wait ;;
