@@ -1,8 +1,11 @@
 """Services and contexts for tests of handlers that run elsewhere: no Kafka, no worker around them."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from bridge import service
 from bridge.context import Context
@@ -33,6 +36,12 @@ class Asked:
             report=lambda fraction, message: self.progress.append((fraction, message)),
             **facts,
         )
+
+
+def need(command: str) -> None:
+    """Leave a test out where the program that it asks is not there."""
+    if command.startswith("node ") and shutil.which("node") is None:
+        pytest.skip("node is not installed: apt-get install nodejs")
 
 
 def as_json(value: object) -> bytes:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.handlers import need
 from tests.stack import Process, Stack, post, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -12,6 +13,7 @@ PROGRAMS = Path(__file__).parents[1] / "programs"
 
 
 def start(stack: Stack, service: str, command: str, *options: str) -> Process:
+    need(command)
     worker = stack.start("worker", stack.name(service), "--exec", command, *options)
     until(
         lambda: bool(worker.events("working")) or worker.child.poll() is not None,

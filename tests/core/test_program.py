@@ -16,7 +16,7 @@ from bridge.errors import PermanentError, RetryableError, SettingsError
 from bridge.registry import load_services
 from bridge.service import Service
 from bridge.worker import Handler, open_program
-from tests.handlers import Asked, as_json, make_service
+from tests.handlers import Asked, as_json, make_service, need
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
@@ -33,6 +33,7 @@ def program(
     processes: int = 1,
     environ: Mapping[str, str] = os.environ,
 ) -> AbstractAsyncContextManager[Handler]:
+    need(command)
     return open_program(
         command,
         service,
@@ -71,6 +72,7 @@ async def test_requests_are_answered_in_any_order() -> None:
 
 async def test_a_line_says_which_try_it_is_and_until_when_it_is_wanted() -> None:
     asked = Asked("id-1", attempt=2, principal="ann", headers={"a": "b"}, left_s=5.0)
+    need(NODE)
     async with open_program(
         NODE, ECHO, processes=1, environ=os.environ, own_ms=lambda: 2_000_000_000_000
     ) as handler:
