@@ -168,23 +168,29 @@ def worker(  # noqa: PLR0913, PLR0917 - each is an option
         raise typer.BadParameter(
             f"no service {', '.join(unknown)} in {settings.schemas}: there are {', '.join(known)}"
         )
-    given = [
-        f"--{way}"
-        for way, value in (("handler", handler), ("http", http), ("exec", program))
-        if value
-    ]
-    if len(given) > 1:
-        raise typer.BadParameter(f"{' and '.join(given)}: want one of them")
-    if given and len(services) > 1:
-        raise typer.BadParameter(f"{given[0]} is for one service: run one worker for each")
-    if program is None and (exec_once or exec_processes > 1):
-        raise typer.BadParameter("--exec-once and --exec-processes want --exec 'program args'")
-    if exec_once and exec_processes > 1:
-        raise typer.BadParameter("--exec-once starts a program per request: no --exec-processes")
     chosen = Chosen(
         where=handler, http=http, command=program, processes=exec_processes, is_once=exec_once
     )
+    _check_chosen(chosen, len(services))
     uvloop.run(processes_.run_workers(settings, [known[name] for name in services], chosen))
+
+
+def _check_chosen(chosen: Chosen, services: int) -> None:
+    """Refuse options that contradict each other.
+
+    Raises:
+        typer.BadParameter: They do.
+    """
+    ways = (("handler", chosen.where), ("http", chosen.http), ("exec", chosen.command))
+    given = [f"--{way}" for way, value in ways if value]
+    if len(given) > 1:
+        raise typer.BadParameter(f"{' and '.join(given)}: want one of them")
+    if given and services > 1:
+        raise typer.BadParameter(f"{given[0]} is for one service: run one worker for each")
+    if chosen.command is None and (chosen.is_once or chosen.processes > 1):
+        raise typer.BadParameter("--exec-once and --exec-processes want --exec 'program args'")
+    if chosen.is_once and chosen.processes > 1:
+        raise typer.BadParameter("--exec-once starts a program per request: no --exec-processes")
 
 
 @keys.command("new")

@@ -96,7 +96,7 @@ def test_a_program_dies_with_a_worker_that_is_killed(stack: Stack) -> None:
     ("options", "why"),
     [
         (["--exec", "no-such-program"], "no program no-such-program is on PATH"),
-        (["--exec", "cat", "--handler", "a:b"], "--handler and --exec are both given"),
+        (["--exec", "cat", "--handler", "a:b"], "--handler and --exec: want one of them"),
         (["--exec-once"], "want --exec"),
         (["--exec", "cat", "--exec-once", "--exec-processes", "2"], "no --exec-processes"),
     ],

@@ -102,7 +102,7 @@ async def test_a_stream_that_is_left_frees_its_thread(threads: ThreadPoolExecuto
     assert handler.stream is not None
 
     for _ in range(8):  # twice as many as there are threads
-        async with aclosing(handler.stream({"to": 1_000_000}, Asked().context)) as parts:  # type: ignore[type-var]
+        async with aclosing(handler.stream({"to": 1_000_000}, Asked().context)) as parts:
             assert await asyncio.wait_for(anext(parts), 5) == {"number": 1}
 
     threads.shutdown()

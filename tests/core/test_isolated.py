@@ -249,7 +249,7 @@ async def test_a_stream_that_is_left_frees_its_child() -> None:
     service = make_service("count", 'reply = "stream"\n' + PROCESS + "concurrency = 1")
     async with open_isolated(f"{WHERE}:handle_stream", service) as handler:
         assert handler.stream is not None
-        async with aclosing(handler.stream({"to": 15}, Asked().context)) as left:  # type: ignore[type-var]
+        async with aclosing(handler.stream({"to": 15}, Asked().context)) as left:
             assert await anext(left) == {"number": 1}
 
         assert await parts(handler, 1) == [{"number": 1}]
