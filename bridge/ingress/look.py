@@ -189,7 +189,7 @@ class Lookups:
                     )
                     # Something may have come before it was followed.
                     await self._look(sought, answer)
-                stack.callback(self._stop_later(answer, wait_s).cancel)
+                stack.callback(self._stop_later(answer, wait_s))
                 await answer.over
         log = answer.log
         accepted = log.accepted if log.last is None and log.is_seen else None
@@ -243,13 +243,31 @@ class Lookups:
         if self.lanes.now_ms() > self.end_ms(sought, log.accepted):
             answer.take(Reply(request_id=sought.request_id, event=Event.EXPIRED))
 
-    def _stop_later(self, answer: Answer, wait_s: float) -> asyncio.TimerHandle:
-        """End a wait in time, and not later than when the request can be declared expired."""
-        accepted = answer.log.accepted
-        if accepted is not None and accepted.deadline_ms is not None:
-            left_s = (accepted.deadline_ms - self.lanes.now_ms()) / 1000
-            wait_s = min(wait_s, max(0.0, left_s + SEE_END_S))
-        return asyncio.get_running_loop().call_later(wait_s, answer.stop)
+    def _stop_later(self, answer: Answer, wait_s: float) -> Callable[[], None]:
+        """End a wait in time, and not later than when the request can be declared expired.
+
+        The deadline may be told only while it waits.
+
+        Returns:
+            What ends this: the wait is over.
+        """
+        loop = asyncio.get_running_loop()
+        timers = [loop.call_later(wait_s, answer.stop)]
+
+        def bound() -> None:
+            accepted = answer.log.accepted
+            if accepted is not None and accepted.deadline_ms is not None:
+                left_s = (accepted.deadline_ms - self.lanes.now_ms()) / 1000
+                timers.append(loop.call_later(max(0.0, left_s + SEE_END_S), answer.stop))
+
+        def end() -> None:
+            answer.note_accepted = None
+            for timer in timers:
+                timer.cancel()
+
+        bound()
+        answer.note_accepted = bound
+        return end
 
     def unseen_until_ms(self, sought: "Sought") -> int:
         """Return until when a first event may come, Unix milliseconds."""

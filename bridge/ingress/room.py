@@ -1,6 +1,7 @@
 """Who waits in this process for which request, and what the lanes brought for them."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol
 
 from starlette.types import Receive
@@ -53,9 +54,18 @@ class Answer:
 
     Attributes:
         has_missed: Events may have passed by; the log is to be looked up before it is believed.
+        note_accepted: Called when `accepted` comes, which tells the deadline.
     """
 
-    __slots__ = ("has_missed", "is_any_enough", "is_old", "log", "over", "receive")
+    __slots__ = (
+        "has_missed",
+        "is_any_enough",
+        "is_old",
+        "log",
+        "note_accepted",
+        "over",
+        "receive",
+    )
 
     def __init__(
         self,
@@ -70,6 +80,7 @@ class Answer:
         self.has_missed = False
         self.log = ReplyLog(principal)
         self.is_any_enough = is_any_enough
+        self.note_accepted: Callable[[], None] | None = None
         self.over: asyncio.Future[None] = loop.create_future()
 
     def take(self, reply: Reply) -> None:
@@ -77,6 +88,8 @@ class Answer:
         self.log.take(reply)
         if self.log.last is not None or self.is_any_enough:
             self.stop()
+        elif self.note_accepted is not None and reply.event is Event.ACCEPTED:
+            self.note_accepted()
 
     def miss(self) -> None:
         """Wait on; whoever waits looks the log up when the time is up."""

@@ -5,6 +5,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -16,6 +17,7 @@ from bridge.envelope import Event, Reply, Request, make_reply
 from bridge.kafka import open_producer
 from bridge.registry import load_services
 from tests.broker.conftest import Asked
+from tests.broker.test_leaving import gauge
 from tests.stack import Stack, open_stack, post, until
 from tests.working import work_during
 
@@ -61,6 +63,31 @@ def test_a_request_whose_workers_are_all_gone_expires_for_whoever_asks(idle: Ask
             assert (found.status_code, found.headers["bridge-state"]) == (504, "expired")
         events = [event.event for event in log_of(idle.stack, "echo", path)]
         assert events == [Event.ACCEPTED, Event.EXPIRED]
+
+
+def test_a_wait_that_began_before_the_deadline_was_known_ends_with_it_all_the_same(
+    idle: Asked,
+) -> None:
+    """A worker's word came first, `accepted` while somebody waited: the wait went on to its own end."""
+    service = idle.name("echo")
+    request = Request(
+        request_id=ids.make(time_ms=now_ms(), lane=1, chance=secrets.randbits(62)),
+        reply_to=f"{service}.replies",
+        reply_partition=1,
+        deadline_ms=now_ms() + 500,
+    )
+    path = f"/v1/services/{service}/requests/{request.request_id}"
+    asyncio.run(_write(idle.stack, request, Event.PROGRESS))
+
+    with ThreadPoolExecutor(1) as threads:
+        headers = {"prefer": "wait=40"}
+        waiting = threads.submit(httpx.get, idle.url + path, headers=headers, timeout=50)
+        until(lambda: gauge(idle.url, "bridge_ingress_waiters") == 1, timeout_s=10, what="it waits")
+        asyncio.run(_write(idle.stack, request, Event.ACCEPTED))
+        found = waiting.result()
+
+    assert (found.status_code, found.json()["code"]) == (504, "expired")
+    assert found.elapsed.total_seconds() < 20
 
 
 def test_a_client_that_waits_is_told_when_its_request_has_expired(idle: Asked) -> None:
