@@ -37,6 +37,7 @@ def _claims(services: Mapping[str, Service]) -> Shape:
     return Shape(
         name=claims.TOPIC,
         partitions=claims.PARTITIONS,
+        must_keep=True,
         settings={
             "cleanup.policy": "delete",
             "retention.ms": str((2 * kept_s + _SPARE_S) * 1000),
@@ -58,6 +59,7 @@ def _shapes(service: Service) -> list[Shape]:
             service.replies_topic,
             partitions=service.topics.lanes,
             keep_s=service.topics.result_retention_s,
+            must_keep=True,
         ),
         # By the broker's clock: a worker whose own is wrong would have its dead letters deleted at
         # once, or never. When the original was written is in its header.
@@ -80,12 +82,14 @@ def _shape(
     keep_s: int,
     partitions: int = 0,
     extra: Mapping[str, str] | None = None,
+    must_keep: bool = False,
 ) -> Shape:
     """Make the shape of one of a service's topics; as many partitions as requests unless said."""
     return Shape(
         name=name,
         partitions=partitions or service.topics.partitions,
         replication=service.topics.replication,
+        must_keep=must_keep,
         settings={
             "cleanup.policy": "delete",
             "retention.ms": str(keep_s * 1000),

@@ -9,7 +9,7 @@ from starlette.types import Receive
 
 from bridge import ids
 from bridge.claims import Ruling, is_orphan
-from bridge.errors import OutcomeUnknownError, UnknownRequestError
+from bridge.errors import GoneError, OutcomeUnknownError, UnknownRequestError
 from bridge.ingress.claims import Claims
 from bridge.ingress.job import Job, rename
 from bridge.ingress.lanes import Lanes
@@ -61,6 +61,7 @@ class Joins:
 
         Raises:
             OutcomeUnknownError: It is claimed, and nothing of it was seen while the client waited.
+            GoneError: Its log was deleted before its key ended.
             UnavailableError, TopicError: It cannot be looked for now.
         """
         if job.service.kind == "none":
@@ -72,6 +73,7 @@ class Joins:
                 if seen.last is not None:
                     return seen
                 if not seen.is_seen:
+                    await self._check_lost(job, ruling)
                     await self._heal(job, ruling)
             return await self._wait(job, ruling, receive)
         except UnknownRequestError:
@@ -83,6 +85,19 @@ class Joins:
             return
         if not (self._is_old(ruling) and await self._heal(job, ruling)):
             raise self._unseen(ruling)
+
+    async def _check_lost(self, job: Job, ruling: Ruling) -> None:
+        """See that a log which shows nothing was never written, and is not just deleted since.
+
+        Raises:
+            GoneError: It may be: then nobody can say whether the request was worked on.
+        """
+        if not await self._lookups.is_whole(job.service, ruling.lane, ruling.time_ms):
+            raise GoneError(
+                f"this Idempotency-Key stands for request {ruling.request_id}, and "
+                f"{job.service.replies_topic} no longer goes back to it: whether it was worked on "
+                "cannot be said any more; look for its effect, and use another key"
+            )
 
     async def _heal(self, job: Job, ruling: Ruling) -> bool:
         """Write a lost request again, under its first name; of all who try the log lets one."""

@@ -53,6 +53,7 @@ class Lookups:
         limits: Limits,
         healed_ms: Callable[[str], int | None],
     ) -> None:
+        self._reader = reader
         self._reads = SharedReads(reader.read)
         self._producer = producer
         self.lanes = lanes
@@ -145,6 +146,15 @@ class Lookups:
             answer.has_missed = False
             sought = self.seek(service, request_id, ids.parse(request_id), is_claimed=True)
             await self._look(sought, answer)
+
+    async def is_whole(self, service: Service, lane: int, since_ms: int) -> bool:
+        """Tell whether a lane still has all that was written to it from a time on, Unix milliseconds.
+
+        Raises:
+            UnavailableError, TopicError: It cannot be read now.
+        """
+        kept_ms = await self._reader.kept_since_ms((service.replies_topic, lane))
+        return kept_ms is not None and kept_ms <= since_ms
 
     def seek(
         self,

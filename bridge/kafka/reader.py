@@ -70,6 +70,34 @@ class Reader:
         """
         await self._run(lambda _: [ck.TopicPartition(*lane, offset)], is_enough)
 
+    async def kept_since_ms(self, lane: Lane) -> int | None:
+        """Return from when on a partition still has all of its records, Unix milliseconds.
+
+        Returns:
+            The time of its oldest record; 0: none was ever deleted. None: all were.
+
+        Raises:
+            As `read`.
+        """
+        found: list[int] = []
+
+        def seek(consumer: ck.Consumer) -> list[ck.TopicPartition]:
+            place = ck.TopicPartition(*lane)
+            try:
+                low, high = consumer.get_watermark_offsets(place, timeout=_PATIENCE_S)
+            except ck.KafkaException as trouble:
+                raise unreadable(trouble.args[0], *lane) from None
+            if low == 0:
+                found.append(0)
+            return [ck.TopicPartition(*lane, low)] if 0 < low < high else []
+
+        def is_enough(record: Record) -> bool:
+            found.append(record.timestamp_ms)
+            return True
+
+        await self._run(seek, is_enough)
+        return found[0] if found else None
+
     async def _run(self, seek: _Seek, is_enough: IsEnough) -> None:
         async with self._slots:
             consumer = self._idle.pop() if self._idle else ck.Consumer(self._config)

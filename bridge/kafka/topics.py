@@ -30,12 +30,14 @@ class Shape:
         partitions: How many.
         replication: Copies of each; 0: three where there are three brokers or more, else one.
         settings: Topic-level configuration, by Kafka's names.
+        must_keep: What is deleted before its time breaks a promise: it could be done twice.
     """
 
     name: str
     partitions: int
     replication: int = 0
     settings: dict[str, str] = field(default_factory=dict)
+    must_keep: bool = False
 
 
 async def describe_topics(config: Config) -> dict[str, int]:
@@ -88,7 +90,8 @@ async def check_topics(config: Config, shapes: Sequence[Shape]) -> Report:
     found = metadata.topics
     there = [shape for shape in shapes if shape.name in found]
     settings = await asyncio.to_thread(_read_settings, config, there) if there else {}
-    wrong, warnings = [], []
+    wrong: list[str] = []
+    warnings: list[str] = []
     for shape in shapes:
         if shape.name not in found:
             wrong.append(f"{shape.name} does not exist: run `kbridge topics apply`")
@@ -97,7 +100,8 @@ async def check_topics(config: Config, shapes: Sequence[Shape]) -> Report:
         if count != shape.partitions:
             wrong.append(f"{shape.name} has {count} partitions: want {shape.partitions}")
         wrong += _compare(shape, settings[shape.name])
-        warnings += _compare_least(shape, settings[shape.name])
+        less = _compare_least(shape, settings[shape.name])
+        (wrong if shape.must_keep else warnings).extend(less)
     if len(metadata.brokers) < _SAFE_BROKERS:
         warnings.append(
             f"{len(metadata.brokers)} broker(s): a request survives the loss of a broker only "
@@ -134,6 +138,11 @@ def _compare(shape: Shape, found: Mapping[str, str]) -> list[str]:
 def _compare_least(shape: Shape, found: Mapping[str, str]) -> list[str]:
     """Say what is less than it should be; more does no harm."""
     sentences = []
+    if shape.must_keep and int(found.get("retention.bytes", -1)) >= 0:
+        sentences.append(
+            f"{shape.name} has retention.bytes={found['retention.bytes']}: want -1, for it must "
+            "keep by time alone"
+        )
     for name, what in _LEAST.items():
         wanted, there = int(shape.settings.get(name, -1)), int(found.get(name, -1))
         if 0 <= there < wanted:

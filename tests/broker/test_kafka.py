@@ -4,6 +4,8 @@ import asyncio
 import secrets
 
 import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from bridge.envelope import Record
 from bridge.errors import BodyTooLargeError, BrokerDownError, OutcomeUnknownError, TopicError
@@ -219,6 +221,39 @@ async def test_a_topic_that_would_lose_what_it_is_for_is_told(kafka: str) -> Non
     assert any(
         f"{name} takes records up to max.message.bytes=1048588" in each for each in found.warnings
     )
+
+
+@pytest.mark.parametrize("must_keep", [False, True])
+async def test_what_is_kept_for_too_short_a_time_is_wrong_where_work_could_be_done_twice(
+    kafka: str, must_keep: bool
+) -> None:
+    name = f"t-{secrets.token_hex(6)}"
+    made = {"retention.ms": "3600000", "retention.bytes": "1000000"}
+    await apply_topics(config(kafka), [Shape(name=name, partitions=1, settings=made)])
+    wanted = {"retention.ms": "7200000"}
+    shape = Shape(name=name, partitions=1, settings=wanted, must_keep=must_keep)
+
+    found = await check_topics(config(kafka), [shape])
+
+    said = [each for each in found.wrong if "retention" in each]
+    assert len(said) == (2 if must_keep else 0)
+    assert any("retention.ms=3600000" in each for each in (*said, *found.warnings))
+
+
+async def test_it_is_said_from_when_on_a_partition_still_has_all_of_its_records(
+    kafka: str, topic: str
+) -> None:
+    admin = AdminClient({"bootstrap.servers": kafka})
+
+    async with open_producer(config(kafka)) as producer, open_reader(config(kafka)) as reader:
+        placed = [await producer.route(0)(record(topic, b"x")) for _ in range(3)]
+        kept = [await reader.kept_since_ms((topic, lane)) for lane in (0, 1)]
+        for offset in (2, 3):
+            deleted = admin.delete_records([TopicPartition(topic, 0, offset)])
+            await asyncio.to_thread(next(iter(deleted.values())).result)
+            kept.append(await reader.kept_since_ms((topic, 0)))
+
+    assert kept == [0, 0, placed[2].timestamp_ms, None]
 
 
 async def test_a_kafka_that_is_not_there_is_said_in_one_line() -> None:

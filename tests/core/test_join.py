@@ -4,9 +4,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
+import pytest
+
 from bridge import ids
 from bridge.claims import Ruling
 from bridge.envelope import Event, Reply, Request
+from bridge.errors import GoneError, OutcomeUnknownError, UnknownRequestError
 from bridge.ingress.claims import Claims
 from bridge.ingress.job import Job, make_record
 from bridge.ingress.join import Joins
@@ -29,6 +32,29 @@ async def test_a_request_that_has_ended_is_looked_up_once() -> None:
 
     assert log.state == "completed"
     assert (kafka.looks, kafka.written) == (1, 0)
+
+
+@pytest.mark.parametrize("kept_ms", [0, NOW_MS - 2 * HEAL_MS])
+async def test_a_request_of_which_its_whole_lane_shows_nothing_is_written_again(
+    kept_ms: int,
+) -> None:
+    kafka = Kafka([], kept_ms)
+
+    with pytest.raises(OutcomeUnknownError):
+        await joins(kafka).join(job(kafka), ruling(age_ms=2 * HEAL_MS))
+
+    assert kafka.written == 1
+
+
+@pytest.mark.parametrize("kept_ms", [None, NOW_MS - 2 * HEAL_MS + 1])
+async def test_a_request_whose_log_may_be_deleted_is_not_written_again(kept_ms: int | None) -> None:
+    """An empty lane was taken for a request that was never written, and it was worked on twice."""
+    kafka = Kafka([], kept_ms)
+
+    with pytest.raises(GoneError):
+        await joins(kafka).join(job(kafka), ruling(age_ms=2 * HEAL_MS))
+
+    assert kafka.written == 0
 
 
 def ruling(*, age_ms: int) -> Ruling:
@@ -60,6 +86,7 @@ class Kafka:
     """A reply log, and all that a duplicate asks about it."""
 
     events: list[Event]
+    kept_ms: int | None = 0
     looks: int = 0
     written: int = 0
     heal_after_ms: int = HEAL_MS
@@ -78,7 +105,15 @@ class Kafka:
             log.take(Reply(request_id="r", event=event, offset=offset))
         return log
 
-    find_claimed = look
+    async def find_claimed(self, *_: object, **__: object) -> ReplyLog:
+        log = await self.look()
+        if not log.is_seen:
+            raise UnknownRequestError("nothing")
+        return log
+
+    async def is_whole(self, _: Service, lane: int, since_ms: int) -> bool:
+        assert lane == 1
+        return self.kept_ms is not None and self.kept_ms <= since_ms
 
     async def heal(self, *_: object) -> bool:
         return True

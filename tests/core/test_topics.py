@@ -29,6 +29,12 @@ def test_a_service_has_five_topics_and_shares_two() -> None:
     ]
 
 
+def test_claims_and_replies_must_be_kept_or_work_is_done_twice() -> None:
+    kept = {shape.name for shape in shapes_of({"echo": SERVICES["echo"]}) if shape.must_keep}
+
+    assert kept == {"bridge.claims", "echo.replies"}
+
+
 def test_a_dead_letter_lies_in_its_requests_partition_by_broker_time_and_is_kept_for_30_days() -> (
     None
 ):
