@@ -87,7 +87,10 @@ class Lanes:
         self._turn = 0
 
     def doubt(self) -> None:
-        """Probe now: a write has failed, and whoever comes next should be told at once."""
+        """Probe now: a write has failed, and whoever comes next should be told at once.
+
+        Not more often than once a second, however many fail.
+        """
         self._doubted.set()
 
     def now_ms(self) -> int:
@@ -170,7 +173,9 @@ class Lanes:
             BridgeError: Too many probes failed in a row: the readers are made anew.
         """
         failed = 0
+        loop = asyncio.get_running_loop()
         while True:
+            begun_s = loop.time()
             try:
                 missing = await self._extend(holding)
                 await self._probe(producer)
@@ -186,6 +191,7 @@ class Lanes:
             with suppress(TimeoutError):
                 async with asyncio.timeout(probe_s if self._trouble is None else _RETRY_S):
                     await self._doubted.wait()
+            await asyncio.sleep(max(0.0, begun_s + _RETRY_S - loop.time()))
 
     async def _extend(self, holding: "_Holding") -> list[str]:
         """Take our share of lanes that are not held yet; returns services without topics."""

@@ -15,13 +15,7 @@ from starlette.types import Receive
 
 from bridge import ids, metrics
 from bridge.claims import Ruling
-from bridge.errors import (
-    BridgeError,
-    BrokerDownError,
-    ClaimsAwayError,
-    DrainingError,
-    OutcomeUnknownError,
-)
+from bridge.errors import BridgeError, BrokerDownError, DrainingError, OutcomeUnknownError
 from bridge.ingress import problem
 from bridge.ingress.answer import location, render
 from bridge.ingress.ask import Ingress
@@ -117,7 +111,7 @@ async def _open_joined(
 
 def _fail(ingress: Ingress, job: Job, request_id: str, error: BridgeError) -> Response:
     """Say why a request was not taken, or that nobody knows."""
-    if isinstance(error, BrokerDownError | ClaimsAwayError | OutcomeUnknownError):
+    if isinstance(error, BrokerDownError | OutcomeUnknownError):
         ingress.lanes.doubt()
     response = problem.render(error, request_id=request_id)
     if error.outcome == "unknown":  # it may yet be found: say where

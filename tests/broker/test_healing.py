@@ -95,6 +95,30 @@ async def test_a_request_lost_behind_its_claim_is_written_once_by_whoever_asks_a
             assert answer.json()["text"] == "lost"
 
 
+async def test_asking_for_a_lost_request_again_and_again_does_not_keep_the_ingress_probing(
+    stack: Stack, tmp_path: Path
+) -> None:
+    """Each such answer had all topics described, and every lane probed, one round after another."""
+    await asyncio.to_thread(stack.make_services, "once")
+    url = await asyncio.to_thread(start, stack, "0", BRIDGE_NO_WORKER_S="600")
+    service = stack.name("once")
+    body: dict[str, object] = {"text": "lost", "file": str(tmp_path / "x"), "sleep_s": 0.0}
+    await write(stack, orphan(stack, body, "k"))
+
+    async def count_probes() -> int:
+        headers = await stack_read(stack, f"{service}.replies")
+        return sum(("bridge-event", b"probe") in each for each in headers)
+
+    before, begun_s = await count_probes(), time.perf_counter()
+    answers = [
+        await post(url, service, body, idempotency_key="k", prefer="wait=0.02") for _ in range(40)
+    ]
+    after, took_s = await count_probes(), time.perf_counter() - begun_s
+
+    assert {answer.status for answer in answers} == {503}
+    assert after - before <= took_s + 2
+
+
 async def stack_read(stack: Stack, topic: str) -> list[list[tuple[str, bytes]]]:
     records = await asyncio.to_thread(stack.read, topic)
     return [record.headers for record in records]
