@@ -201,7 +201,7 @@ class Ingress:
         try:
             # A reply says that the request was written; its acknowledgement is waited for only
             # where none came. A failure wakes the client at once.
-            send = self.producer.route(in_hand, is_lazy=not job.is_claimed)
+            send = self.producer.route(in_hand, is_lazy=not job.is_claimed, ordered=job.ordered)
             written = send(job.record)
             written.add_done_callback(answer.note_written)
             announced = _announce_early(job, written, partial(_announce, job.request, send))
@@ -234,7 +234,7 @@ class Ingress:
         """
         if not job.is_claimed:  # else it was admitted before it was claimed
             self.load.admit_job(job)
-        send = self.producer.route(len(self._room))
+        send = self.producer.route(len(self._room), ordered=job.ordered)
         announce: _Announce = partial(_announce, job.request, send)
         if ruling is not None and job.request.reply_to is None:
             announce = partial(self.claims.note_written, job, ruling)

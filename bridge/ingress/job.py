@@ -39,6 +39,11 @@ class Job(msgspec.Struct, frozen=True):
     is_patient: bool = False
     is_claimed: bool = False
 
+    @property
+    def ordered(self) -> Record | None:
+        """The record, where its key says an order; None: the key is a name of its own."""
+        return None if self.service.key is None else self.record
+
 
 def make_record(
     service: Service,

@@ -65,6 +65,9 @@ class Placed(NamedTuple):
 Send = Callable[[Record], "asyncio.Future[Placed]"]
 """The seam between applications and Kafka: queue one record now, await its acknowledgement."""
 
+_Key = tuple[str, bytes | None]
+"""A topic, and a key of its records."""
+
 _Done = tuple["asyncio.Future[Placed]", ck.KafkaError | None, ck.Message]
 
 
@@ -143,6 +146,7 @@ class Producer:
         self._bulk = bulk
         self._few = few
         self._max_bytes = max_bytes
+        self._held: dict[_Key, tuple[_Client, int]] = {}
 
     def check_size(self, record: Record) -> None:
         """See that a record will not be refused for its size, before anything is promised for it.
@@ -158,7 +162,7 @@ class Producer:
                 "(message.max.bytes)"
             )
 
-    def route(self, in_hand: int, *, is_lazy: bool = False) -> Send:
+    def route(self, in_hand: int, *, is_lazy: bool = False, ordered: Record | None = None) -> Send:
         """Choose by load which client the next records take.
 
         What one route writes to one partition arrives in the order of the calls, so whatever
@@ -170,9 +174,34 @@ class Producer:
             in_hand: How many requests wait (ingress) or are worked on (worker) right now.
             is_lazy: Acknowledgements may come up to 0.1 s late, which saves waking the loop for
                 each; for whoever waits for something else first. Failures are told at once.
+            ordered: A record to be sent next whose key says an order. While others of its topic
+                and key are not acknowledged, it takes the client that they took: by the other one
+                it could come before them.
         """
         client = self._quick if in_hand <= self._few else self._bulk
-        return client.post_lazily if is_lazy else client.post
+        if ordered is None:
+            return client.post_lazily if is_lazy else client.post
+        key = (ordered.topic, ordered.key)
+        client, _ = self._held.get(key, (client, 0))
+        return partial(
+            self._post_ordered, client, key, client.post_lazily if is_lazy else client.post
+        )
+
+    def _post_ordered(
+        self, client: _Client, key: "_Key", post: "Send", record: Record
+    ) -> "asyncio.Future[Placed]":
+        written = post(record)
+        if (record.topic, record.key) == key and not written.done():
+            self._held[key] = (client, self._held.get(key, (client, 0))[1] + 1)
+            written.add_done_callback(partial(self._let_go, key))
+        return written
+
+    def _let_go(self, key: "_Key", _: "asyncio.Future[Placed]") -> None:
+        client, count = self._held[key]
+        if count > 1:
+            self._held[key] = (client, count - 1)
+        else:
+            del self._held[key]
 
 
 @asynccontextmanager

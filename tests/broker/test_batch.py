@@ -11,9 +11,10 @@ from typing import Any
 import httpx
 import pytest
 
+from bridge.registry import load_services
 from tests.batches import Batch, Json
 from tests.broker.conftest import Asked
-from tests.stack import Stack
+from tests.stack import Stack, until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -48,6 +49,31 @@ def send(
 
 def json_line(item: object) -> bytes:
     return json.dumps(item).encode() + b"\n"
+
+
+def test_lines_of_one_key_come_to_kafka_in_their_order(stack: Stack) -> None:
+    """The first few took the producer for little load, the others the one for much, and overtook."""
+    stack.make_services("watch")
+    _, url = stack.start_ingress()
+    name = stack.name("watch")
+    service = load_services(stack.schemas)[name]
+    lines = [{"key": "k", "for_s": float(number), "diary": ""} for number in range(200)]
+
+    rounds = []
+    for _ in range(5):
+        before = len(stack.read(service.requests_topic))
+        batch = Batch(url, name)
+        batch.send(b"".join(json_line(line) for line in lines))
+        until(
+            lambda: len(stack.read(service.requests_topic)) == before + len(lines),  # noqa: B023 - called in this turn
+            timeout_s=20,
+            what="all are there",
+        )
+        batch.cut()
+        records = stack.read(service.requests_topic)[before:]
+        rounds.append([service.decode(record.value or b"") for record in records])
+
+    assert rounds == [lines] * 5
 
 
 def problem_of(result: Json) -> Json:
