@@ -18,6 +18,7 @@ class Log:
     def __init__(self, records: list[Record]) -> None:
         self.records = records
         self.reads = 0
+        self.records_read = 0
         self.goes_on = asyncio.Event()
         self.error: Exception | None = None
 
@@ -34,6 +35,7 @@ class Log:
         if self.error is not None:
             raise self.error
         for record in self.records:
+            self.records_read += 1
             if record.timestamp_ms >= since_ms and is_enough(record):
                 return
 
@@ -99,6 +101,7 @@ async def test_a_read_ends_when_nobody_wants_more() -> None:
 
     assert told == [1, 99]
     assert late == []
+    assert log.records_read == 3 + 2
 
 
 async def test_those_who_shared_a_read_read_again_when_its_reader_left() -> None:
