@@ -1,9 +1,13 @@
 """What one ingress process is made of, opened and closed together."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
+
+import structlog
 
 from bridge.ingress.ask import Ingress
 from bridge.ingress.claims import Claims
@@ -23,6 +27,8 @@ from bridge.kafka import (
     open_producer,
     open_reader,
 )
+
+_log = structlog.get_logger("bridge.ingress")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +67,31 @@ async def open_ingress(
             clients = _Clients(config, producer, reader, index)
             room = Room(limits.waiters)
             ingress = _assemble(clients, lanes, room, limits, chance)
-            watching = (
-                lanes.run(producer, room.take, room.miss, probe_s=probe_s),
-                ingress.load.run(groups),
-                ingress.claims.run(config),
-                room.watch(),
-            )
-            running = [tasks.create_task(each) for each in watching]
+            beside = {
+                "lanes": lanes.run(producer, room.take, room.miss, probe_s=probe_s),
+                "load": ingress.load.run(groups),
+                "claims": ingress.claims.run(config),
+                "room": room.watch(),
+            }
+            running = [tasks.create_task(keep(name, each)) for name, each in beside.items()]
             yield ingress
             ingress.release()
             for task in running:
                 task.cancel()
+
+
+async def keep(name: str, running: Awaitable[None]) -> None:
+    """Wait for what runs beside the requests; when it breaks, stop the process.
+
+    Without it no request could be served, and the process would look alive all the same. It stops as
+    on SIGTERM: who waits is answered, or told where the reply will be, and whoever started it, starts
+    another one.
+    """
+    try:
+        await running
+    except Exception as bug:  # noqa: BLE001 - of whatever kind
+        _log.critical("ingress-broke", task=name, exc_info=bug)
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _assemble(
