@@ -50,6 +50,10 @@ LEFT = Counter(
     "Clients that left while they waited; their requests went on.",
 )
 READY = Gauge("bridge_ingress_ready", "1 when the last probe of every lane came back, else 0.")
+WITHOUT_TOPICS = Gauge(
+    "bridge_ingress_services_without_topics",
+    "Services that are refused because their topics do not exist.",
+)
 CLOCK_SKEW = Gauge(
     "bridge_clock_skew_seconds", "Broker clock minus own clock, as the last probe measured it."
 )

@@ -238,8 +238,9 @@ class Routes:
         """Tell whether a request can be taken now."""
         ingress = ingress_of(request)
         reason = "it is stopping" if ingress.is_draining else ingress.trouble
+        missing = ingress.lanes.without_topics
         if reason is None:
-            return _json({"status": "ready"})
+            return _json({"status": "ready"} | ({"without_topics": missing} if missing else {}))
         return _json({"status": "not ready", "reason": str(reason)}, status=UNAVAILABLE)
 
     async def metrics(self, _: Request) -> Response:

@@ -24,6 +24,8 @@ _PROBE_KEY_PREFIX = "probe-"
 _PROBE_PATIENCE_S = 5.0
 _QUICK_MS = 500
 _RETRY_S = 1.0
+_MISSING_S = 5.0
+"""Topics that are missing are looked for so often, while other services are served."""
 _MAX_FAILED = 60
 """Failed probes in a row after which the readers of the lanes are given up and made anew."""
 _MAX_FOLLOWED = 32
@@ -60,8 +62,10 @@ class Lanes:
         services: By name.
         picks: Lane numbers as set or drawn; taken modulo each service's number of lanes.
         name: Tells this process's probes from others'.
-        take: Receives the records of all lanes.
         clock_ms: Own clock, Unix milliseconds.
+
+    Attributes:
+        without_topics: Services that cannot be served, because their topics do not exist.
     """
 
     def __init__(
@@ -85,6 +89,7 @@ class Lanes:
         self._said: type[BridgeError] | None = None
         self._doubted = asyncio.Event()
         self._turn = 0
+        self.without_topics: list[str] = []
 
     def doubt(self) -> None:
         """Probe now: a write has failed, and whoever comes next should be told at once.
@@ -188,8 +193,9 @@ class Lanes:
             else:
                 self._set_ready(missing)
             self._doubted.clear()
+            pause_s = _MISSING_S if self.without_topics else probe_s
             with suppress(TimeoutError):
-                async with asyncio.timeout(probe_s if self._trouble is None else _RETRY_S):
+                async with asyncio.timeout(pause_s if self._trouble is None else _RETRY_S):
                     await self._doubted.wait()
             await asyncio.sleep(max(0.0, begun_s + _RETRY_S - loop.time()))
 
@@ -224,8 +230,12 @@ class Lanes:
         metrics.READY.set(0)
 
     def _set_ready(self, missing: list[str]) -> None:
-        if missing:
-            # The other services are served meanwhile: `pick` refuses only those without topics.
+        """Be ready, unless no service at all has topics: one that has none must not stop the others."""
+        if missing != self.without_topics:
+            _log.warning("topics-missing", services=missing, do="run `kbridge topics apply`")
+        self.without_topics = missing
+        metrics.WITHOUT_TOPICS.set(len(missing))
+        if missing and len(missing) == len(self.services):
             names = ", ".join(missing)
             self._say(TopicError(f"no topics for {names}: run `kbridge topics apply`"))
             return

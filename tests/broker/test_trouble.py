@@ -15,6 +15,7 @@ import pytest
 
 from bridge.embedded import guarded
 from tests.stack import Stack, open_stack, post, until
+from tests.wires import counted
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -187,20 +188,36 @@ def test_services_without_topics_are_said_and_the_others_served(stack: Stack) ->
     (lonely / "request.avsc").write_text(text)
     (lonely / "service.toml").write_text('reply = "none"')
     stack.start_worker("echo")
-    ingress = stack.start("ingress", "--port", "0")
-    until(
-        lambda: bool(ingress.events("not-ready")),
-        timeout_s=15,
-        what="it says so",
-    )
-    url = f"http://127.0.0.1:{ingress.events('listening')[0]['port']}"
+    ingress, url = stack.start_ingress()
 
     missing = post(url, stack.name("lonely"), {"text": "x"})
     served = post(url, stack.name("echo"), {"text": "x"})
+    ready = httpx.get(url + "/readyz")
+    gauge = "bridge_ingress_services_without_topics"
+    refused = counted(url, gauge)
+    stack.apply_topics()
+    until(lambda: counted(url, gauge) == 0, timeout_s=15, what="the topics are found")
+    later = post(url, stack.name("lonely"), {"text": "x"})
 
     assert (missing.status_code, missing.json()["code"]) == (503, "topic-missing")
     assert served.status_code == 200
-    assert httpx.get(url + "/readyz").status_code == 503
+    assert ready.status_code == 200
+    assert ready.json()["without_topics"] == [stack.name("lonely")]
+    assert refused == 1
+    assert ingress.events("topics-missing")[0]["services"] == [stack.name("lonely")]
+    assert later.status_code == 202
+
+
+def test_an_ingress_without_topics_for_any_service_is_not_ready(stack: Stack) -> None:
+    stack.copy_services("echo")
+    ingress = stack.start("ingress", "--port", "0")
+    until(lambda: bool(ingress.events("not-ready")), timeout_s=15, what="it says so")
+    url = f"http://127.0.0.1:{ingress.events('listening')[0]['port']}"
+
+    ready = httpx.get(url + "/readyz")
+
+    assert ready.status_code == 503
+    assert "kbridge topics apply" in ready.json()["reason"]
 
 
 def test_a_worker_without_topics_says_what_to_do(stack: Stack) -> None:
