@@ -286,7 +286,9 @@ _Announce = Callable[[], "asyncio.Future[Placed] | None"]
 
 
 def _announce_early(job: Job, written: "asyncio.Future[Placed]", announce: _Announce) -> _Announced:
-    """Write `accepted`, or what stands for it, as early as the job wants it.
+    """Write `accepted`, or what stands for it, on the request's acknowledgement, if so early.
+
+    Not before: it could be in its lane while the request, refused, never was in Kafka.
 
     Returns:
         Its acknowledgement, once it is on its way; empty before, and when that is left to the
@@ -298,9 +300,7 @@ def _announce_early(job: Job, written: "asyncio.Future[Placed]", announce: _Anno
         if not done.cancelled() and done.exception() is None:
             announced.append(announce())
 
-    if job.announce and not written.done():  # done already: the producer refused it
-        announced.append(announce())
-    elif job.is_claimed:
+    if job.announce or job.is_claimed:
         written.add_done_callback(follow)
     return announced
 

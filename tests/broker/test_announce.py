@@ -1,12 +1,17 @@
 """`accepted` at once, for those who look for it in the lane while the first client still waits."""
 
 import asyncio
-from pathlib import Path
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Protocol
 
 import pytest
+from confluent_kafka.admin import AdminClient
 
 from bridge.envelope import Event
+from bridge.errors import BridgeError
 from bridge.ingress import Limits
+from bridge.ingress.ask import Ingress
 from bridge.ingress.head import make_job, read_head
 from bridge.ingress.job import Job
 from bridge.ingress.lanes import Lanes
@@ -24,14 +29,39 @@ async def test_accepted_is_written_once_whether_announced_or_handed_off(
 ) -> None:
     await asyncio.to_thread(stack.make_services, "echo")
 
-    await ask_nobody(stack.kafka, stack.schemas, wait_s=wait_s, announce=announce)
+    async with open_front(stack) as (ingress, make):
+        job = make(wait_s, announce=announce)
+        await (ingress.ask(job) if wait_s else ingress.post(job))
 
-    events = [reply.event for reply in await asyncio.to_thread(stack.read_replies, "echo")]
-    assert [event for event in events if event is not Event.PROBE] == [Event.ACCEPTED]
+    assert await events(stack) == [Event.ACCEPTED]
 
 
-async def ask_nobody(kafka: str, schemas: Path, *, wait_s: float, announce: bool) -> None:
-    """Ask a service without a worker, through the ingress's own parts."""
+async def test_a_request_that_kafka_refuses_is_not_announced(stack: Stack) -> None:
+    await asyncio.to_thread(stack.make_services, "echo")
+
+    async with open_front(stack) as (ingress, make):
+        admin = AdminClient({"bootstrap.servers": stack.kafka})
+        for deleted in admin.delete_topics([f"{stack.name('echo')}.requests"]).values():
+            await asyncio.to_thread(deleted.result, 20)
+        with pytest.raises(BridgeError):
+            await ingress.post(make(0.0, announce=True))
+
+    assert await events(stack) == []
+
+
+async def events(stack: Stack) -> list[Event | None]:
+    found = [reply.event for reply in await asyncio.to_thread(stack.read_replies, "echo")]
+    return [event for event in found if event is not Event.PROBE]
+
+
+class Make(Protocol):
+    def __call__(self, wait_s: float, *, announce: bool) -> Job: ...
+
+
+@asynccontextmanager
+async def open_front(stack: Stack) -> AsyncIterator[tuple[Ingress, Make]]:
+    """Open the ingress's own parts for a service without a worker, and what makes its requests."""
+    kafka, schemas = stack.kafka, stack.schemas
     services = load_services(schemas)
     service = next(iter(services.values()))
     config = {"bootstrap.servers": kafka}
@@ -40,6 +70,9 @@ async def ask_nobody(kafka: str, schemas: Path, *, wait_s: float, announce: bool
     async with open_ingress(config, lanes, limits, chance=lambda: 1, probe_s=60) as ingress:
         await asyncio.to_thread(until, lambda: lanes.trouble is None, timeout_s=20, what="ready")
         head = read_head(service, {"content-type": "application/json"}, limits)
-        made = make_job(ingress, service, head, b'{"text": "x"}')
-        job = Job(service, made.request, made.record, wait_s, announce)
-        await (ingress.ask(job) if wait_s else ingress.post(job))
+
+        def make(wait_s: float, *, announce: bool) -> Job:
+            made = make_job(ingress, service, head, b'{"text": "x"}')
+            return Job(service, made.request, made.record, wait_s, announce)
+
+        yield ingress, make
