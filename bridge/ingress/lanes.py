@@ -30,6 +30,8 @@ _MAX_FAILED = 60
 """Failed probes in a row after which the readers of the lanes are given up and made anew."""
 _MAX_FOLLOWED = 32
 """Foreign lanes followed at once for waiting look-ups; each is a thread and a connection."""
+FOLLOW_S, _LEAST_S = 10.0, 0.1
+"""To begin following a foreign lane may take so long, where nobody waits for less; and at least."""
 
 Take = Callable[[list[Record]], None]
 
@@ -307,42 +309,77 @@ class Followers:
         self._config = config
         self._take = take
         self._on_gap = on_gap
-        self._open: dict[tuple[str, int], tuple[int, AsyncExitStack]] = {}
-        self._turn = asyncio.Lock()
+        self._open: dict[tuple[str, int], _Followed] = {}
 
     @asynccontextmanager
-    async def follow(self, topic: str, lane: int) -> AsyncIterator[None]:
+    async def follow(
+        self, topic: str, lane: int, *, limit_s: float = FOLLOW_S
+    ) -> AsyncIterator[None]:
         """Follow a lane from its present end; those who wait for one lane share one reader.
+
+        Args:
+            topic: Replies of a service.
+            lane: A partition of it.
+            limit_s: How long this may take to begin, in seconds.
 
         Raises:
             OverloadedError: Too many foreign lanes are followed already.
-            UnavailableError, TopicError: The lane cannot be read.
+            UnavailableError, TopicError: The lane cannot be read, or not in time.
         """
-        await self._enter((topic, lane))
+        followed = self._open.get((topic, lane))
+        if followed is None:
+            if len(self._open) >= _MAX_FOLLOWED:
+                raise OverloadedError(
+                    f"{_MAX_FOLLOWED} lanes of other replicas are followed already: "
+                    "try again in a moment, or without Prefer: wait"
+                )
+            followed = self._open[topic, lane] = _Followed()
+        followed.count += 1
         try:
+            await self._begin(followed, (topic, lane), limit_s)
             yield
         finally:
-            await asyncio.shield(self._leave((topic, lane)))
+            followed.count -= 1
+            if followed.count == 0:
+                await asyncio.shield(self._end(followed, (topic, lane)))
 
-    async def _enter(self, lane: tuple[str, int]) -> None:
-        async with self._turn:
-            count, stack = self._open.get(lane, (0, AsyncExitStack()))
-            if count == 0:
-                if len(self._open) >= _MAX_FOLLOWED:
-                    raise OverloadedError(
-                        f"{_MAX_FOLLOWED} lanes of other replicas are followed already: "
-                        "try again in a moment, or without Prefer: wait"
-                    )
-                await stack.enter_async_context(
-                    open_lanes(self._config, [lane], self._take, self._on_gap)
+    async def _begin(self, followed: "_Followed", lane: tuple[str, int], limit_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        ends_s = loop.time() + limit_s
+        try:
+            async with asyncio.timeout_at(ends_s):  # another one opens it just now
+                await followed.turn.acquire()
+        except TimeoutError:
+            raise BrokerDownError(f"{lane[0]}/{lane[1]} cannot be followed in time") from None
+        try:
+            if not followed.is_open:
+                left_s = max(_LEAST_S, ends_s - loop.time())
+                await followed.stack.enter_async_context(
+                    open_lanes(self._config, [lane], self._take, self._on_gap, limit_s=left_s)
                 )
-            self._open[lane] = (count + 1, stack)
+                followed.is_open = True
+        finally:
+            followed.turn.release()
 
-    async def _leave(self, lane: tuple[str, int]) -> None:
-        async with self._turn:
-            count, stack = self._open[lane]
-            if count > 1:
-                self._open[lane] = (count - 1, stack)
-            else:
+    async def _end(self, followed: "_Followed", lane: tuple[str, int]) -> None:
+        async with followed.turn:
+            if followed.count == 0 and self._open.get(lane) is followed:
                 del self._open[lane]
-                await stack.aclose()
+                await followed.stack.aclose()
+
+
+class _Followed:
+    """A foreign lane and those who wait for it.
+
+    Attributes:
+        count: How many they are.
+        turn: Held by whoever opens or closes its reader.
+        stack: Closes the reader.
+        is_open: There is one.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.turn = asyncio.Lock()
+        self.stack = AsyncExitStack()
+        self.is_open = False

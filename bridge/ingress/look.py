@@ -10,7 +10,7 @@ from starlette.types import Receive
 from bridge import ids
 from bridge.envelope import Event, Record, Reply, Request, make_reply, parse_reply
 from bridge.errors import BridgeError, GoneError, UnknownRequestError
-from bridge.ingress.lanes import Followers, Lanes
+from bridge.ingress.lanes import FOLLOW_S, Followers, Lanes
 from bridge.ingress.limits import Limits
 from bridge.ingress.reads import Look, SharedReads
 from bridge.ingress.room import Answer, Room
@@ -185,6 +185,8 @@ class Lookups:
         )
 
     async def _find(self, sought: "Sought", answer: Answer, wait_s: float) -> ReplyLog:
+        loop = asyncio.get_running_loop()
+        ends_s = loop.time() + wait_s
         async with AsyncExitStack() as stack:
             if wait_s > 0:  # before the look: what comes after it is told
                 self._room.enter(sought.request_id, answer)
@@ -194,12 +196,15 @@ class Lookups:
             is_there = answer.log.is_seen or sought.is_claimed
             if wait_s > 0 and is_there and not answer.over.done():
                 if not self.lanes.is_own(sought.service.replies_topic, sought.lane):
+                    place = (sought.service.replies_topic, sought.lane)
+                    limit_s = max(0.0, ends_s - loop.time())
                     await stack.enter_async_context(
-                        self._followers.follow(sought.service.replies_topic, sought.lane)
+                        self._followers.follow(*place, limit_s=min(limit_s, FOLLOW_S))
                     )
                     # Something may have come before it was followed.
                     await self._look(sought, answer)
-                stack.callback(self._stop_later(answer, wait_s))
+                left_s = max(0.0, ends_s - loop.time())
+                stack.callback(self._stop_later(answer, left_s))
                 await answer.over
         log = answer.log
         accepted = log.accepted if log.last is None and log.is_seen else None

@@ -32,7 +32,8 @@ LANES: Config = {
 }
 
 
-_CALL_S = 10.0
+CALL_S = 10.0
+"""So long Kafka may take to say where a lane ends, if whoever asks has as much time."""
 _AGAIN_S = 1.0
 """A lane that is off is placed anew at once, or tried again after this; the others wait so long."""
 _OFF = frozenset({ck.KafkaError._AUTO_OFFSET_RESET, ck.KafkaError._LOG_TRUNCATION})  # noqa: SLF001 - librdkafka's own names
@@ -44,7 +45,12 @@ def _ignore() -> None:
 
 @asynccontextmanager
 async def open_lanes(
-    config: Config, lanes: Sequence[Lane], take: Take, on_gap: Callable[[], None] = _ignore
+    config: Config,
+    lanes: Sequence[Lane],
+    take: Take,
+    on_gap: Callable[[], None] = _ignore,
+    *,
+    limit_s: float = CALL_S,
 ) -> AsyncIterator[None]:
     """Follow lanes from their present end for as long as the block.
 
@@ -56,6 +62,7 @@ async def open_lanes(
         take: Receives what was read, in order per lane, in the event loop.
         on_gap: Called in the event loop, between the records before it and those after it, when a
             lane was placed anew: what was written meanwhile is not delivered.
+        limit_s: How long Kafka may take to say where a lane ends, in seconds.
 
     Raises:
         BrokerDownError: Kafka does not answer.
@@ -82,15 +89,15 @@ async def open_lanes(
         off.update(_place(message) for message in messages if _code(message) in _OFF)
 
     try:
-        await asyncio.to_thread(_position, consumer, lanes)
+        await asyncio.to_thread(_position, consumer, lanes, limit_s)
         async with polling("lane-poll", poll):
             yield
     finally:
         await asyncio.shield(asyncio.to_thread(consumer.close))
 
 
-def _position(consumer: ck.Consumer, lanes: Sequence[Lane]) -> None:
-    consumer.assign([_end(consumer, lane, _CALL_S) for lane in lanes])
+def _position(consumer: ck.Consumer, lanes: Sequence[Lane], limit_s: float) -> None:
+    consumer.assign([_end(consumer, lane, limit_s) for lane in lanes])
 
 
 def _place_anew(consumer: ck.Consumer, off: set[Lane]) -> bool:
