@@ -32,7 +32,8 @@ BridgeError
 │   ├── RetryableError           the same request may succeed later
 │   └── PermanentError           ends the request as `failed`
 ├── RecordError                  a record on a topic cannot be read
-│   └── PartsMissingError        502  a streamed reply has ended, and parts of it are not in the log
+│   ├── PartsMissingError        502  a streamed reply has ended, and parts of it are not in the log
+│   └── PartsTooLargeError       502  a streamed reply has more bytes than are collected into one answer
 ├── ContractError                the author of a service must change its files
 └── OperatorError                the operator must change something
     ├── SettingsError            the configuration
@@ -382,6 +383,13 @@ class PartsMissingError(RecordError):
         named = ", ".join(str(number) for number in missing[:10])
         more = ", …" if len(missing) > 10 else ""  # noqa: PLR2004 - what a line holds
         super().__init__(f"of {count} parts these are not in the reply log: {named}{more}")
+
+
+class PartsTooLargeError(RecordError):
+    """A streamed reply is too large to be collected into one answer; as events it can be read."""
+
+    code = "parts-too-large"
+    title = "The reply is too large to be collected"
 
 
 class ContractError(BridgeError):

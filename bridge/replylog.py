@@ -9,6 +9,11 @@ nothing that follows from them can differ from a request that never was.
 
 from bridge.envelope import Event, Reply
 
+MAX_BYTES = 16 << 20
+"""Parts are collected up to this, which is what one Avro value may have; a longer stream is read as events."""
+_PART_BYTES = 200
+"""What a part takes beside its value."""
+
 
 class ReplyLog:
     """Events of one request, merged.
@@ -20,15 +25,18 @@ class ReplyLog:
         accepted: The ingress's word that the request is on its way; None: not seen.
         last: The event that ends the request; None: it goes on.
         parts: Parts of a streamed reply by number; of one number the first counts.
+        is_too_large: They are more than are collected; then `parts` is empty.
         is_running: Whether a worker has been heard of.
         generation: The highest that any event told of.
     """
 
     __slots__ = (
+        "_bytes",
         "_is_own",
         "accepted",
         "generation",
         "is_running",
+        "is_too_large",
         "last",
         "parts",
         "principal",
@@ -40,6 +48,8 @@ class ReplyLog:
         self.accepted: Reply | None = None
         self.last: Reply | None = None
         self.parts: dict[int, Reply] = {}
+        self._bytes = 0
+        self.is_too_large = False
         self.is_running = False
         self.generation = 0
 
@@ -68,8 +78,13 @@ class ReplyLog:
 
     def _take_part(self, reply: Reply, number: int) -> None:
         known = self.parts.get(number)
-        if known is None or reply.offset < known.offset:
-            self.parts[number] = reply
+        if self.is_too_large or (known is not None and reply.offset >= known.offset):
+            return
+        self._bytes += _size(reply) - (0 if known is None else _size(known))
+        self.parts[number] = reply
+        if self._bytes > MAX_BYTES:
+            self.is_too_large = True
+            self.parts.clear()
 
     @property
     def is_seen(self) -> bool:
@@ -84,6 +99,10 @@ class ReplyLog:
         if self.last is not None and self.last.event is not None:
             return self.last.event.value
         return "running" if self.is_running else "accepted"
+
+
+def _size(part: Reply) -> int:
+    return _PART_BYTES + len(part.value or b"")
 
 
 def _wins(one: Reply, other: Reply) -> bool:

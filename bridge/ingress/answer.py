@@ -7,11 +7,11 @@ from starlette.responses import Response
 
 from bridge.codec import render_json
 from bridge.envelope import Event
-from bridge.errors import PartsMissingError, RecordError
+from bridge.errors import PartsMissingError, PartsTooLargeError, RecordError
 from bridge.forward import read_record
 from bridge.ingress import problem
 from bridge.ingress.media import Media
-from bridge.replylog import ReplyLog
+from bridge.replylog import MAX_BYTES, ReplyLog
 from bridge.service import Service
 from bridge.telling import find_missing
 
@@ -42,7 +42,7 @@ def render(service: Service, request_id: str, log: ReplyLog, media: Media = Medi
         else:
             response = problem.ended(service, last, request_id=request_id)
             response.headers["Bridge-State"] = log.state
-    except (RecordError, PartsMissingError) as broken:
+    except RecordError as broken:
         response = problem.render(broken, request_id=request_id)
         response.headers["Bridge-State"] = log.state
     if service.returned:
@@ -54,6 +54,11 @@ def _reply(service: Service, log: ReplyLog) -> bytes:
     value = log.last.value if log.last is not None else None
     if service.kind != "stream":
         return render_json(service.decode_reply(value))
+    if log.is_too_large:
+        raise PartsTooLargeError(
+            f"its parts have more than {MAX_BYTES >> 20} MiB: read them as events, "
+            "GET …/events or a POST with Accept: text/event-stream"
+        )
     count = log.last.sequence if log.last is not None else None
     missing = find_missing(log.parts, count or 0)
     if missing:

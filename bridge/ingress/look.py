@@ -231,7 +231,8 @@ class Lookups:
             reply = parse_reply(record)
             if reply is None or reply.request_id != sought.request_id:
                 return False
-            found.append(reply)
+            if not (seen.is_too_large and reply.event is Event.PART):  # those are not collected
+                found.append(reply)
             seen.take(reply)
             if not seen.is_seen:  # another's, or not known to be: read on as if it were not there
                 return False

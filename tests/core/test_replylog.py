@@ -129,3 +129,33 @@ def test_the_highest_generation_that_was_told_of_is_known() -> None:
     log.take(reply(Event.PROGRESS, offset=2, generation=1))
 
     assert log.generation == 2
+
+
+def test_of_a_long_stream_no_more_is_held_than_is_collected() -> None:
+    log, piece = ReplyLog(), bytes(1 << 20)
+
+    for number in range(40):
+        log.take(
+            Reply(
+                request_id="r", event=Event.PART, offset=number, sequence=number % 20, value=piece
+            )
+        )
+    log.take(reply(Event.COMPLETED, offset=40, part=20))
+
+    assert log.is_too_large
+    assert log.parts == {}
+    assert log.state == "completed"
+
+
+def test_parts_that_come_again_are_counted_once() -> None:
+    log, piece = ReplyLog(), bytes(1 << 20)
+
+    for offset in range(40, 0, -1):
+        log.take(
+            Reply(
+                request_id="r", event=Event.PART, offset=offset, sequence=offset % 10, value=piece
+            )
+        )
+
+    assert not log.is_too_large
+    assert len(log.parts) == 10
