@@ -50,3 +50,9 @@ def parse(text: str) -> Address | None:
     if _TEXT.match(text) is None:
         return None
     return Address(time_ms=int(text[:8] + text[9:13], 16), lane=int(text[15:18], 16))
+
+
+def normalize(text: str) -> str:
+    """Return an ID as the bridge writes it: a UUID is read in either case (RFC 9562, section 4)."""
+    lower = text.lower()
+    return text if parse(lower) is None else lower

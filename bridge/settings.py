@@ -5,6 +5,7 @@ secrets); reading that file is the caller's part, passed in as a function. Any l
 passes through as `BRIDGE_KAFKA__<SETTING_WITH_UNDERSCORES>`. All problems are told at once.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Annotated
 
@@ -18,6 +19,21 @@ PASSED_THROUGH = "BRIDGE_KAFKA__"
 OTHERS = frozenset({"BRIDGE_TEST_KAFKA"})
 """Variables with our prefix that are not settings of the product."""
 
+NAMED_FILE = frozenset(
+    {
+        "sasl.oauthbearer.assertion.file",
+        "sasl.oauthbearer.assertion.jwt.template.file",
+        "sasl.oauthbearer.assertion.private.key.file",
+    }
+)
+"""Settings of librdkafka whose own names end so, and whose values are paths: it reads those files."""
+
+_LINK = re.compile(r"(^|_)(service_(host|port)(_.+)?|port_\d+_(tcp|udp)(_.+)?)$")
+_LINKS = (
+    " (Kubernetes sets such variables for a Service of that name: set `enableServiceLinks: false` "
+    "in the pod's spec)"
+)
+
 
 class Settings(BaseModel):
     """What an operator can set; the description of each field is its documentation."""
@@ -30,7 +46,9 @@ class Settings(BaseModel):
     schemas: Annotated[
         str, Field(min_length=1, description="Folder with one folder of contracts per service.")
     ] = "schemas"
-    host: Annotated[str, Field(description="Address that is listened on.")] = "127.0.0.1"
+    host: Annotated[str, Field(min_length=1, description="Address that is listened on.")] = (
+        "127.0.0.1"
+    )
     port: Annotated[
         int, Field(ge=0, le=65_535, description="TCP port of the ingress; 0 picks a free one.")
     ] = 8080
@@ -156,6 +174,12 @@ def load(
     return settings
 
 
+def is_set(name: str, environ: Mapping[str, str]) -> bool:
+    """Tell whether an environment says a setting, in itself or in a file."""
+    variable = PREFIX + name.upper()
+    return variable in environ or f"{variable}_FILE" in environ
+
+
 def _collect(
     environ: Mapping[str, str], read_file: Callable[[str], str]
 ) -> tuple[dict[str, object], list[str]]:
@@ -166,7 +190,7 @@ def _collect(
         if not variable.startswith(PREFIX) or variable in OTHERS:
             continue
         name, value = variable, text
-        if name.endswith("_FILE"):
+        if name.endswith("_FILE") and _option(name) not in NAMED_FILE:
             name = name.removesuffix("_FILE")
             try:
                 value = read_file(text).rstrip()  # what comes before it counts: lines are told
@@ -174,7 +198,7 @@ def _collect(
                 problems.append(f"{variable}={text}: the file cannot be read ({error.strerror})")
                 continue
         if name.startswith(PASSED_THROUGH):
-            options[name.removeprefix(PASSED_THROUGH).lower().replace("_", ".")] = value
+            options[_option(name)] = value
         else:
             values[name.removeprefix(PREFIX).lower()] = value
     if options:
@@ -182,9 +206,16 @@ def _collect(
     return values, problems
 
 
+def _option(variable: str) -> str:
+    """Return librdkafka's name of a setting that passes through."""
+    return variable.removeprefix(PASSED_THROUGH).lower().replace("_", ".")
+
+
 def _sentence(error: Mapping[str, object]) -> str:
     place = error["loc"]
     name = str(place[0]) if isinstance(place, tuple) and place else "?"
     if error["type"] == "extra_forbidden":
-        return f"{PREFIX}{name.upper()} is no setting of the bridge: see docs/reference/settings.md"
-    return f"{PREFIX}{name.upper()}={error['input']}: {str(error['msg']).lower()}"
+        said = f"{PREFIX}{name.upper()} is no setting of the bridge: see docs/reference/settings.md"
+        return said + (_LINKS if _LINK.search(name) else "")
+    said = f"{PREFIX}{name.upper()}={error['input']}: {str(error['msg']).lower()}"
+    return said + (_LINKS if str(error["input"]).startswith("tcp://") else "")

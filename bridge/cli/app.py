@@ -21,6 +21,7 @@ from bridge.cli.options import Json, Kafka, Schemas, load_contracts, load_settin
 from bridge.cli.topics import shapes_of
 from bridge.errors import TopicError
 from bridge.kafka import apply_topics, check_topics
+from bridge.settings import is_set
 
 app = typer.Typer(
     name="kbridge",
@@ -87,7 +88,7 @@ def dev(
         services=load_contracts(settings),
         data=data,
         is_fresh=fresh,
-        kafka_port=None if kafka or "BRIDGE_KAFKA" in os.environ else kafka_port,
+        kafka_port=None if kafka or is_set("kafka", os.environ) else kafka_port,
     )
     asyncio.run(run_dev(plan, Console(highlight=False, soft_wrap=True)))
 

@@ -137,7 +137,7 @@ class Routes:
         ingress = ingress_of(request)
         headers = read_headers(request.scope["headers"])
         media = choose_media(headers.get("accept"), REPLIES[service.kind])
-        request_id = request.path_params["request_id"]
+        request_id = _name(request)
         preference = parse_prefer(headers.get("prefer"), max_wait_s=ingress.limits.max_wait_s)
         where = _where(request, request_id)
         try:
@@ -161,7 +161,7 @@ class Routes:
         """Cancel a request, unless it has ended otherwise."""
         service = self._service(request)
         choose_media(read_headers(request.scope["headers"]).get("accept"), (Media.JSON,))
-        request_id = request.path_params["request_id"]
+        request_id = _name(request)
         try:
             await cancel(
                 ingress_of(request),
@@ -180,7 +180,7 @@ class Routes:
         """Tell the events of a request as they come, from the beginning or from where it was."""
         service = self._service(request)
         ingress = ingress_of(request)
-        request_id = request.path_params["request_id"]
+        request_id = _name(request)
         headers = read_headers(request.scope["headers"])
         media = choose_media(headers.get("accept"), (Media.EVENTS, Media.LINES))
         since = parse_event_id(headers.get("last-event-id"))
@@ -267,6 +267,12 @@ class Routes:
 def ingress_of(request: Request) -> Ingress:
     """Read the lifespan's state; ASGI leaves it untyped."""
     return cast(Ingress, request.scope["state"]["ingress"])
+
+
+def _name(request: Request) -> str:
+    """Return the ID that is asked for; one of another program stands as it is."""
+    text: str = request.path_params["request_id"]
+    return text if "partition" in request.query_params else ids.normalize(text)
 
 
 def _where(request: Request, request_id: str) -> ids.Address | None:

@@ -130,7 +130,7 @@ _LAST_EVENT_ID = {
     "name": "Last-Event-ID",
     "in": "header",
     "description": "The `id` of the event that was told last.",
-    "schema": {"type": "string", "pattern": "^[0-9]{1,18}$"},
+    "schema": {"type": "string", "pattern": "^[0-9]{1,19}$"},
 }
 _CANCEL_CODES = ("400", "404", "406", "408", "409", "410", "414", "431", "500", "503")
 
@@ -204,11 +204,12 @@ def _with_keys(document: dict[str, object]) -> dict[str, object]:
 
 
 def _take(service: Service, components: dict[str, object]) -> dict[str, object]:
-    responses: dict[str, object] = {"202": _PENDING}
+    responses: dict[str, Any] = dict.fromkeys((*_TAKE_CODES, *_own_codes(service)), _PROBLEM)
+    responses["202"] = _PENDING
     if service.kind != "none":
         reply = _reply(service, components)
         responses["200"] = {**reply, "content": {**reply["content"], **_EVENTS}}
-    responses.update(dict.fromkeys(_TAKE_CODES, _PROBLEM))
+    responses = {status: _with_replayed(each) for status, each in responses.items()}
     return {
         "operationId": f"ask_{service.name}",
         "tags": [service.name],
@@ -225,6 +226,16 @@ def _take(service: Service, components: dict[str, object]) -> dict[str, object]:
         },
         "responses": responses,
     }
+
+
+def _own_codes(service: Service) -> list[str]:
+    """Return the statuses that a service gives to its handler's codes."""
+    return [str(status) for status in sorted(set(service.http_errors.values()))]
+
+
+def _with_replayed(response: dict[str, Any]) -> dict[str, Any]:
+    headers = response.get("headers", {})
+    return {**response, "headers": {**headers, "Idempotency-Replayed": _REPLAYED}}
 
 
 def _batch(service: Service) -> dict[str, object]:
@@ -245,7 +256,7 @@ def _batch(service: Service) -> dict[str, object]:
 
 def _look(service: Service, components: dict[str, object]) -> dict[str, object]:
     responses: dict[str, object] = {"200": _reply(service, components), "202": _PENDING}
-    responses.update(dict.fromkeys(_LOOK_CODES, _PROBLEM))
+    responses.update(dict.fromkeys((*_LOOK_CODES, *_own_codes(service)), _PROBLEM))
     return {
         "operationId": f"look_up_{service.name}",
         "tags": [service.name],

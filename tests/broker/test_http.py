@@ -287,3 +287,17 @@ def test_schemas_are_served_in_the_form_of_the_registry(asked: Asked) -> None:
 
     assert json.loads(found.json()["schema"]) == one["request_schema"]
     assert httpx.get(f"{asked.url}/schemas/ids/1").status_code == 404
+
+
+def test_a_request_is_found_by_its_id_in_either_case(asked: Asked) -> None:
+    path = post(asked.url, asked.name("echo"), {"text": "x"}, prefer="respond-async").headers[
+        "location"
+    ]
+    request_id = path.rpartition("/")[2]
+
+    found = httpx.get(
+        asked.other_url + path.replace(request_id, request_id.upper()), headers={"prefer": "wait=9"}
+    )
+
+    assert found.status_code == 200
+    assert found.headers["request-id"] == request_id

@@ -29,3 +29,10 @@ def test_an_id_of_another_version_is_not_ours() -> None:
     assert ids.parse("01a0c450-6c7b-4fff-bfff-ffffffffffff") is None
     assert ids.parse("01a0c450-6c7b-7fff-cfff-ffffffffffff") is None
     assert ids.parse("01A0C450-6C7B-7FFF-BFFF-FFFFFFFFFFFF") is None
+
+
+def test_an_id_of_ours_is_read_in_either_case_and_another_stands_as_it_is() -> None:
+    made = ids.make(time_ms=1_764_000_000_000, lane=171, chance=1)
+
+    assert ids.normalize(made.upper()) == made
+    assert ids.normalize("Order-7") == "Order-7"

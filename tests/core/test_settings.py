@@ -3,7 +3,7 @@
 import pytest
 
 from bridge.errors import SettingsError
-from bridge.settings import Settings, load
+from bridge.settings import Settings, is_set, load
 
 
 def no_file(path: str) -> str:
@@ -54,3 +54,49 @@ def test_all_problems_are_told_at_once() -> None:
     assert "BRIDGE_PORT=70000" in str(refused.value)
     assert "BRIDGE_PROT is no setting" in str(refused.value)
     assert "/none: the file cannot be read" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["ASSERTION_FILE", "ASSERTION_JWT_TEMPLATE_FILE", "ASSERTION_PRIVATE_KEY_FILE"]
+)
+def test_librdkafkas_own_names_that_end_in_file_are_no_files_of_ours(name: str) -> None:
+    settings = load({f"BRIDGE_KAFKA__SASL_OAUTHBEARER_{name}": "/run/key"}, no_file)
+
+    option = f"sasl.oauthbearer.{name.lower().replace('_', '.')}"
+    assert settings.kafka_options == {option: "/run/key"}
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("BRIDGE_PORT", "tcp://10.0.0.7:8080"),
+        ("BRIDGE_SERVICE_HOST", "10.0.0.7"),
+        ("BRIDGE_PORT_8080_TCP_ADDR", "10.0.0.7"),
+        ("BRIDGE_KAFKA_SERVICE_PORT_HTTP", "8080"),
+    ],
+)
+def test_what_kubernetes_puts_into_an_environment_is_told_as_such(
+    variable: str, value: str
+) -> None:
+    with pytest.raises(SettingsError) as refused:
+        load({variable: value}, no_file)
+
+    assert "enableServiceLinks: false" in str(refused.value)
+
+
+def test_a_wrong_setting_of_the_operators_own_is_not_blamed_on_kubernetes() -> None:
+    with pytest.raises(SettingsError) as refused:
+        load({"BRIDGE_PORT": "x", "BRIDGE_PROT": "1"}, no_file)
+
+    assert "Kubernetes" not in str(refused.value)
+
+
+def test_an_empty_host_is_refused() -> None:  # it would be every address of the machine
+    with pytest.raises(SettingsError):
+        load({"BRIDGE_HOST": ""}, no_file)
+
+
+def test_a_setting_is_said_in_itself_or_in_a_file() -> None:
+    assert is_set("kafka", {"BRIDGE_KAFKA_FILE": "/f"})
+    assert is_set("kafka", {"BRIDGE_KAFKA": "a:1"})
+    assert not is_set("kafka", {"BRIDGE_KAFKA__X": "1"})
