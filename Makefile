@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test scenarios lint check bench bench-worker pins clean
+.PHONY: demo test scenarios mutations lint check bench bench-worker pins clean
 
 demo: .venv/run ## start everything on an embedded Kafka, ask real questions, print the answers
 	@$(BIN)/python -m demo
@@ -12,6 +12,9 @@ test: .venv/dev ## the whole suite; the container tests where a Docker engine an
 
 scenarios: .venv/dev ## the scenarios in their full size, with their figures; long
 	@$(BIN)/python -m pytest -m full -s
+
+mutations: .venv/dev ## put faults into a copy, one by one: each must turn a test red; long
+	@$(BIN)/python -m tests.mutations
 
 lint: .venv/dev ## lint, format, types, import contracts
 	@$(BIN)/ruff check .

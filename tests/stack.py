@@ -146,10 +146,10 @@ class Stack:
             await reader.read(places, since_ms=0, is_enough=note)
         return found
 
-    def start(self, *arguments: str, **environment: str) -> Process:
+    def start(self, *arguments: str, module: str = "bridge", **environment: str) -> Process:
         self._count += 1
         log = self._folder / f"{self._count}-{arguments[0]}.log"
-        command = [sys.executable, "-m", "bridge", *arguments]
+        command = [sys.executable, "-m", module, *arguments]
         with log.open("wb") as output:
             child = subprocess.Popen(  # noqa: S603 - this project's own
                 guarded(command, on_parent_death=signal.SIGKILL),

@@ -94,6 +94,7 @@ def format_settings(node: Node, nodes: Sequence[Node], records: Path) -> str:
         "share.coordinator.state.topic.replication.factor": replicas,
         "share.coordinator.state.topic.min.isr": in_sync,
         "group.initial.rebalance.delay.ms": 0,
+        "group.min.session.timeout.ms": 1000,  # 6 s otherwise: a test of a dead worker waits it out
         "transaction.abort.timed.out.transaction.cleanup.interval.ms": 1000,
         "broker.session.timeout.ms": 3000,  # how long a start waits after a kill; 9 s otherwise
         "broker.heartbeat.interval.ms": 500,

@@ -21,7 +21,8 @@ def test_a_request_whose_worker_is_killed_is_answered_by_another(stack: Stack) -
     assert warm.json()["pid"]
 
     with ThreadPoolExecutor(1) as threads:
-        body = {"text": "w", "sleep_s": 2, "do": "progress"}
+        # Longer than a second worker takes to start on a busy machine.
+        body = {"text": "w", "sleep_s": 5, "do": "progress"}
         asked = threads.submit(post, url, stack.name("echo"), body, timeout_s=60)
         until(lambda: _is_begun(url), timeout_s=10, what="the handler has begun")
         stack.start_worker("echo")
@@ -134,6 +135,7 @@ def test_what_is_answered_and_not_committed_is_not_handled_again(stack: Stack) -
     first.child.wait(timeout=10)
     second = stack.start_worker("echo")
     after = post(url, stack.name("echo"), {"text": "w"}, timeout_s=40)
+    until(lambda: committed(stack, "echo") == 3, timeout_s=10, what="the second one lives on")
 
     assert (deadly.status_code, after.status_code) == (200, 200)
     assert after.json()["pid"] == second.pid

@@ -1,12 +1,15 @@
 """The worker while it works: offsets move, fetching pauses, keys keep their order."""
 
+import asyncio
 from collections import defaultdict
 
 import confluent_kafka as ck
 import pytest
+from prometheus_client import REGISTRY
 
 from bridge.registry import load_services
 from tests.stack import Stack, post, until
+from tests.working import work_during
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -67,6 +70,35 @@ def test_more_than_is_in_hand_waits_in_kafka_and_keys_keep_their_order(stack: St
             order[number % keys].append(number)
     assert sum(len(numbers) for numbers in order.values()) == count
     assert all(numbers == sorted(numbers) for numbers in order.values())
+
+
+def test_a_worker_that_has_enough_in_hand_fetches_no_more(stack: Stack) -> None:
+    stack.make_services("echo")
+    service = load_services(stack.schemas)[stack.name("echo")]
+    writer = ck.Producer({"bootstrap.servers": stack.kafka, "enable.idempotence": True})
+    body, count = service.encode({"text": "x", "sleep_s": 0.2}), 12_000
+    for number in range(count):
+        writer.produce(service.requests_topic, body, f"{number}")
+    writer.flush(30)
+    most = 0.0
+
+    def is_at_work() -> bool:
+        nonlocal most
+        most = max(most, read("bridge_worker_in_hand", service=service.name))
+        return read("bridge_worker_records_total", service=service.name, result="completed") > 600
+
+    asyncio.run(
+        work_during(stack, "echo", lambda: until(is_at_work, timeout_s=60, what="600 are done"))
+    )
+
+    print(f"\n{count} records wait, 320/s can be done: {most:.0f} in hand at most")
+    # Each of four partitions is paused at 1,000; a batch of as many may be on its way to some.
+    assert 1_000 < most < 9_000
+
+
+def read(metric: str, **labels: str) -> float:
+    """Read a metric of this process; 0 when there is none yet."""
+    return REGISTRY.get_sample_value(metric, labels) or 0.0
 
 
 def test_a_service_that_moves_to_a_second_worker_and_back_loses_nothing(stack: Stack) -> None:
