@@ -110,3 +110,20 @@ def test_the_first_curl_is_the_line_that_dev_prints(page: str, ready: socket.soc
     block = re.search(r"^```sh\n(curl.*?)^```", text, re.MULTILINE | re.DOTALL)
     assert block is not None
     assert block[1].strip() == line
+
+
+def test_dev_says_which_services_have_no_worker(ready: socket.socket, tmp_path: Path) -> None:
+    services = load_services(ROOT / "schemas")
+    services["shout"] = services["greeter"]
+    plan = Dev(
+        settings=Settings(), services=services, data=tmp_path, is_fresh=False, kafka_port=None
+    )
+    console = Console(file=io.StringIO(), soft_wrap=True, highlight=False)
+
+    asyncio.run(_say_ready(plan, plan.settings, ready, console))
+
+    assert isinstance(console.file, io.StringIO)
+    said = [line for line in console.file.getvalue().splitlines() if "No worker" in line]
+    assert len(said) == 1
+    assert said[0].startswith("No worker for shout")
+    assert "kbridge worker shout --handler" in said[0]

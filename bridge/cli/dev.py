@@ -115,6 +115,12 @@ async def _say_ready(
     host, port = listener.getsockname()[:2]
     while not await asyncio.to_thread(_is_ready, host, port):  # noqa: ASYNC110 - another process is asked, over HTTP
         await asyncio.sleep(_POLL_S)
+    for name in plan.services:
+        if not _has_handler(name):
+            console.print(
+                f"No worker for {name}: there is no folder consumers/{name} here. Start one: "
+                f"kbridge worker {name} --handler MODULE:FUNCTION --kafka {settings.kafka}"
+            )
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     console.print(f"The bridge is ready: {url}  (Kafka {settings.kafka}, page {url}/docs)")
     name = "greeter" if "greeter" in plan.services else next(iter(plan.services))
@@ -148,9 +154,13 @@ def _commands(plan: Dev, settings: Settings, fd: int) -> dict[str, Child]:
     workers = {
         f"worker {name}": Child(["worker", name, "--admin-port", "0", *common])
         for name in plan.services
-        if (Path("consumers") / name).is_dir()
+        if _has_handler(name)
     }
     return ingresses | workers
+
+
+def _has_handler(name: str) -> bool:
+    return (Path("consumers") / name).is_dir()
 
 
 async def _keep(name: str, what: Child, fd: int, console: Console) -> None:

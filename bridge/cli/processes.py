@@ -43,6 +43,7 @@ _KEEP_ALIVE_S = 75  # nginx's default, so that a proxy in front closes first
 _FORCE_S = 5.0
 """So long after the grace time a process that has not ended is ended."""
 _FORCED = 1
+_LEAVE_S = 0.5
 _HAND_OFF_S = 3.0
 """So long before the grace time ends, whoever still waits is given a `202`: writing it takes 2 s at most."""
 _LAST_REQUESTS, _TICK_S = 10, 0.1
@@ -187,6 +188,7 @@ async def run_ingress(
     await server.serve(sockets=[listener])
     if not server.started:
         raise SettingsError("the ingress did not start: its log says why")
+    _leave()
 
 
 def _raise_files(connections: int) -> None:
@@ -270,6 +272,17 @@ def _force() -> None:
     """End a process whose client library waits for a Kafka that is gone, or a thread for ever."""
     _log.error("stopped-by-force")
     os._exit(_FORCED)
+
+
+def _leave() -> None:
+    """End within a moment, now that everything is closed.
+
+    A call of the client library may still wait on some thread for a Kafka that is gone; nobody wants
+    its answer, and the interpreter would wait for it.
+    """
+    leaving = threading.Timer(_LEAVE_S, os._exit, (0,))
+    leaving.daemon = True
+    leaving.start()
 
 
 def _run_children(settings: Settings, listener: socket.socket) -> None:

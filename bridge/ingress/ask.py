@@ -73,6 +73,7 @@ class Ingress:
         self.limits = limits
         self.is_draining = False
         self.is_over = False
+        self._drained_s: float | None = None
 
     def new_request(
         self,
@@ -246,7 +247,16 @@ class Ingress:
     def drain(self) -> None:
         """Be not ready: this process stops. What still comes on open connections is served."""
         self.is_draining = True
+        self._drained_s = asyncio.get_running_loop().time()
         self._room.close()
+
+    @property
+    def left_s(self) -> float:
+        """How much of the grace time is left, in seconds; all of it before this process stops."""
+        if self._drained_s is None:
+            return self.limits.grace_s
+        gone_s = asyncio.get_running_loop().time() - self._drained_s
+        return max(0.0, self.limits.grace_s - gone_s)
 
     async def _end(self, job: Job, answer: Answer) -> None:
         """Find the end of a request whose client's time is up, if it has one, or can be given one."""

@@ -136,6 +136,10 @@ _LAST_EVENT_ID = {
 _CANCEL_CODES = ("400", "404", "406", "408", "409", "410", "414", "431", "500", "503")
 
 
+_SHOWN = ("effects",)
+"""Settings that are shown as they stand."""
+
+
 def describe(service: Service) -> dict[str, object]:
     """Return a service's row in the directory."""
     return {
@@ -144,7 +148,19 @@ def describe(service: Service) -> dict[str, object]:
         "key": service.key,
         "wait_s": service.wait_s,
         "deadline_s": service.deadline_s,
-        "topics": {"requests": service.requests_topic, "replies": service.replies_topic},
+        **{name: getattr(service, name) for name in _SHOWN},
+        "worker": {**service.worker.model_dump(), "group": service.group},
+        "topics": {
+            "requests": service.requests_topic,
+            "replies": service.replies_topic,
+            **service.topics.model_dump(),
+        },
+        "http": {
+            "errors": service.http_errors,
+            "idempotency": "required" if service.wants_key else "optional",
+            "forward": service.forward,
+            "return": service.returned,
+        },
         "request_schema_id": service.request.id,
         "reply_schema_id": None if service.reply is None else service.reply.id,
     }

@@ -30,6 +30,9 @@ from bridge.kafka import (
 
 _log = structlog.get_logger("bridge.ingress")
 
+FLUSH_S = 1.0
+"""Kafka has at least so long to acknowledge what was sent, also when the grace time is over."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Clients:
@@ -76,6 +79,7 @@ async def open_ingress(
             running = [tasks.create_task(keep(name, each)) for name, each in beside.items()]
             yield ingress
             ingress.release()
+            producer.grace_s = max(FLUSH_S, ingress.left_s)
             for task in running:
                 task.cancel()
 

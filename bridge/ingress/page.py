@@ -28,6 +28,7 @@ for (const form of document.querySelectorAll('form')) form.addEventListener('sub
   try {
     const answer = await fetch(form.action, {method: 'POST', body: form.body.value,
       headers: {'content-type': 'application/json',
+        ...(form.once.value && {'idempotency-key': form.once.value}),
         ...(key?.value && {authorization: 'Bearer ' + key.value})}})
     const text = await answer.text(), ms = Math.round(performance.now() - started)
     out.textContent = `${answer.status} ${answer.statusText}, ${ms} ms\\n` +
@@ -67,7 +68,10 @@ def _section(service: Service) -> str:
         f"<p><code>POST {path}</code> waits up to {service.wait_s:g} s for the answer; "
         f"worked on for up to {service.deadline_s:g} s.</p>"
         f"<form action={path}><textarea name=body rows=3 aria-label='JSON body'>"
-        f"{html.escape(body)}</textarea><button>Send</button><pre><output>"
+        f"{html.escape(body)}</textarea><label>Idempotency-Key "
+        f"<input name=once maxlength=255 {'required' if service.wants_key else ''} "
+        "placeholder='sent again with it, it is the same request'></label> "
+        "<button>Send</button><pre><output>"
         "The answer shows here.</output></pre></form>"
         "<details><summary>Contract, as JSON Schema</summary>"
         f"<div class=contracts>{_contract('Request', service.request)}{reply}</div></details>"

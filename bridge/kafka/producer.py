@@ -139,7 +139,12 @@ class Producer:
         bulk: Lingers 1 ms.
         few: With so many in hand, or fewer, records go by the quick one.
         max_bytes: Larger records are refused.
+
+    Attributes:
+        grace_s: So long, in seconds, the end of its block waits for acknowledgements.
     """
+
+    grace_s: float
 
     def __init__(self, quick: _Client, bulk: _Client, few: int, max_bytes: int) -> None:
         self._quick = quick
@@ -215,13 +220,13 @@ async def open_producer(
 ) -> AsyncIterator[Producer]:
     """Run a producer for as long as the block.
 
-    Leaving the block flushes. What Kafka has not acknowledged after `grace_s` seconds is given
+    Leaving the block flushes. What Kafka has not acknowledged after the producer's `grace_s` is given
     up: its awaiter gets BrokerDownError if it never left, else OutcomeUnknownError.
 
     Args:
         config: librdkafka settings.
         few: With so many requests in hand, or fewer, records are sent without linger.
-        grace_s: Seconds to wait for acknowledgements on leaving.
+        grace_s: Seconds to wait for acknowledgements on leaving; the producer's may be set later.
         on_down: Told in the event loop when no broker can be reached.
         largest_bytes: Records up to this size are sent too, if nobody asked `check_size` about
             them: dead letters, whose topic takes more than others.
@@ -235,10 +240,13 @@ async def open_producer(
     async with AsyncExitStack() as threads:
         for client in (quick, bulk):
             await threads.enter_async_context(polling("producer-poll", client.poll))
+        producer = Producer(quick, bulk, few, max_bytes)
+        producer.grace_s = grace_s
         try:
-            yield Producer(quick, bulk, few, max_bytes)
+            yield producer
         finally:
-            await asyncio.shield(asyncio.to_thread(_finish, quick.client, bulk.client, grace_s))
+            clients = (quick.client, bulk.client)
+            await asyncio.shield(asyncio.to_thread(_finish, *clients, producer.grace_s))
 
 
 def _finish(quick: ck.Producer, bulk: ck.Producer, grace_s: float) -> None:

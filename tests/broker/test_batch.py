@@ -1,9 +1,11 @@
 """Batches: NDJSON in, NDJSON out, on a real Kafka."""
 
+import itertools
 import json
 import re
 import shlex
 import subprocess
+import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -262,3 +264,17 @@ def test_the_python_of_the_page_works(asked: Asked) -> None:
 
     assert len(results) == 3000
     assert last["summary"]["completed"] == 3000
+
+
+def test_the_python_of_the_page_says_why_a_batch_is_refused_and_ends(asked: Asked) -> None:
+    code = re.search(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    assert code is not None
+    names: dict[str, Any] = {}
+    exec(code[1], names)  # noqa: S102 - the page's own code
+    endless = ({"text": "x" * 10_000} for _ in itertools.repeat(None))
+
+    with pytest.raises(RuntimeError, match=r"404.*unknown-service"):
+        list(names["ask_all"](asked.url.removeprefix("http://"), "nothing", endless))
+
+    left = [thread.name for thread in threading.enumerate() if "(write)" in thread.name]
+    assert left == []

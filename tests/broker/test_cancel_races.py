@@ -9,6 +9,7 @@ import pytest
 
 from bridge.replylog import ReplyLog
 from tests.broker.conftest import Asked
+from tests.sse import follow
 
 WORK_S = 0.08
 SPREAD_S = 0.12
@@ -31,7 +32,7 @@ def assert_one_end(asked: Asked, count: int) -> None:
     with (
         httpx.Client(timeout=60) as client,
         ThreadPoolExecutor(AT_ONCE) as races,
-        ThreadPoolExecutor(3 * AT_ONCE) as observers,
+        ThreadPoolExecutor(4 * AT_ONCE) as observers,
     ):
         ends = dict(races.map(lambda number: _race(asked, client, observers, number), range(count)))
     logs: dict[str, ReplyLog] = defaultdict(ReplyLog)
@@ -56,7 +57,7 @@ def assert_one_end(asked: Asked, count: int) -> None:
 def _race(
     asked: Asked, client: httpx.Client, observers: ThreadPoolExecutor, number: int
 ) -> tuple[str, list[str]]:
-    """Run one race; returns what two waiting clients, the DELETE and two look-ups saw as its end."""
+    """Run one race; returns what the DELETE, two waiting clients, a stream and two look-ups saw."""
     urls = (asked.url, asked.other_url)
     taken = client.post(
         f"{urls[number % 2]}/v1/services/{asked.name('echo')}/requests",
@@ -67,13 +68,20 @@ def _race(
     waiting = [
         observers.submit(client.get, url + path, headers={"prefer": "wait=30"}) for url in urls
     ]
+    streamed = observers.submit(follow, f"{urls[number // 3 % 2]}{path}/events")
     threading.Event().wait(SPREAD_S * (number % 50) / 50)
     answer = client.delete(urls[number // 2 % 2] + path)
     seen = [one.result() for one in waiting] + [client.get(url + path) for url in urls]
     for one in seen:
         assert one.status_code == {"completed": 200, "cancelled": 409}[_state(one)]
     assert answer.status_code == {"completed": 409, "cancelled": 200}[_state(answer)]
-    return taken.headers["request-id"], [_state(one) for one in (answer, *seen)]
+    told = [streamed.result()[-1].event, *streamed_again(urls, path)]
+    return taken.headers["request-id"], [*(_state(one) for one in (answer, *seen)), *told]
+
+
+def streamed_again(urls: tuple[str, str], path: str) -> list[str]:
+    """Return the end that streams of what has ended tell, on each replica."""
+    return [follow(f"{url}{path}/events")[-1].event for url in urls]
 
 
 def _state(answer: httpx.Response) -> str:

@@ -5,6 +5,7 @@ import json
 import secrets
 import socket
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import httpx
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from bridge import ids
 from bridge.envelope import Event, Record, Request, make_reply
 from bridge.kafka import open_producer, open_reader
-from tests.stack import Stack, open_stack, post
+from tests.stack import Process, Stack, open_stack, post
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -48,19 +49,26 @@ HOSTILE = {
 }
 
 
+class Bridge(NamedTuple):
+    """A bridge for one service, which lets headers through."""
+
+    stack: Stack
+    url: str
+    service: str
+    worker: Process
+
+
 @pytest.fixture(scope="module")
-def bridge(
-    kafka: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Stack, str, str]]:
+def bridge(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bridge]:
     folder = tmp_path_factory.mktemp("forward")
     with open_stack(kafka, folder, f"-{secrets.token_hex(4)}") as made:
         made.make_services("headed")
-        made.start_worker("headed")
-        yield made, made.start_ingress(BRIDGE_LANES="0")[1], made.name("headed")
+        worker = made.start_worker("headed")
+        yield Bridge(made, made.start_ingress(BRIDGE_LANES="0")[1], made.name("headed"), worker)
 
 
-def test_named_headers_reach_the_handler_and_come_back(bridge: tuple[Stack, str, str]) -> None:
-    _, url, service = bridge
+def test_named_headers_reach_the_handler_and_come_back(bridge: Bridge) -> None:
+    _, url, service, _ = bridge
     body = {"say": {"X-Cost": "7", "x-other": "no"}}
 
     answer = post(url, service, body, X_Tenant="t-1", accept_language="de", x_other="no")
@@ -71,8 +79,8 @@ def test_named_headers_reach_the_handler_and_come_back(bridge: tuple[Stack, str,
         assert (each.headers["x-cost"], "x-other" in each.headers) == ("7", False)
 
 
-def test_a_batch_passes_them_to_each_line(bridge: tuple[Stack, str, str]) -> None:
-    _, url, service = bridge
+def test_a_batch_passes_them_to_each_line(bridge: Bridge) -> None:
+    _, url, service, _ = bridge
     headers = {"content-type": "application/x-ndjson", "x-tenant": "t-2"}
 
     answer = httpx.post(
@@ -83,16 +91,16 @@ def test_a_batch_passes_them_to_each_line(bridge: tuple[Stack, str, str]) -> Non
     assert first["reply"] == second["reply"] == {"heard": {"x-tenant": "t-2"}}
 
 
-def test_a_refusal_has_its_headers_too(bridge: tuple[Stack, str, str]) -> None:
-    _, url, service = bridge
+def test_a_refusal_has_its_headers_too(bridge: Bridge) -> None:
+    _, url, service, _ = bridge
 
     answer = post(url, service, {"say": {"x-cost": "7"}, "refuse": True})
 
     assert (answer.status_code, answer.headers["x-cost"]) == (422, "7")
 
 
-def test_a_header_that_is_repeated_is_a_list(bridge: tuple[Stack, str, str]) -> None:
-    _, url, service = bridge
+def test_a_header_that_is_repeated_is_a_list(bridge: Bridge) -> None:
+    _, url, service, _ = bridge
     headers = [("content-type", "application/json"), ("x-tenant", "a"), ("X-TENANT", "b")]
 
     answer = httpx.post(f"{url}/v1/services/{service}/requests", content=b"{}", headers=headers)
@@ -116,15 +124,15 @@ def test_a_header_that_is_repeated_is_a_list(bridge: tuple[Stack, str, str]) -> 
         b"X-Tenant : a",
     ],
 )
-def test_what_could_end_a_line_is_refused(bridge: tuple[Stack, str, str], line: bytes) -> None:
-    _, url, service = bridge
+def test_what_could_end_a_line_is_refused(bridge: Bridge, line: bytes) -> None:
+    _, url, service, _ = bridge
 
     assert raw_post(url, service, line) == 400
 
 
-def test_nothing_but_what_is_named_is_on_any_record(bridge: tuple[Stack, str, str]) -> None:
+def test_nothing_but_what_is_named_is_on_any_record(bridge: Bridge) -> None:
     """After all of the above, and what a client may try: names are the allow-list and our own."""
-    made, url, service = bridge
+    made, url, service, _ = bridge
     answer = httpx.post(
         f"{url}/v1/services/{service}/requests",
         content=b"{}",
@@ -154,8 +162,8 @@ SAID = {
 }
 
 
-def test_what_a_handler_may_not_say_is_dropped_and_logged(bridge: tuple[Stack, str, str]) -> None:
-    made, url, service = bridge
+def test_what_a_handler_may_not_say_is_dropped_and_logged(bridge: Bridge) -> None:
+    made, url, service, worker = bridge
 
     answer = post(url, service, {"say": SAID})
 
@@ -166,10 +174,17 @@ def test_what_a_handler_may_not_say_is_dropped_and_logged(bridge: tuple[Stack, s
         *("bridge-request-id", "bridge-event", "bridge-attempt", "bridge-deadline-ms"),
         *("x-cost", "x-note"),
     }
+    dropped = [
+        str(event["why"])
+        for event in worker.events("reply-header-dropped")
+        if event["request_id"] == answer.headers["request-id"]
+    ]
+    assert len(dropped) == len(SAID)
+    assert all(any(repr(name)[1:-1] in why for why in dropped) for name in SAID)
 
 
-def test_a_foreign_workers_headers_are_checked_again(bridge: tuple[Stack, str, str]) -> None:
-    made, url, service = bridge
+def test_a_foreign_workers_headers_are_checked_again(bridge: Bridge) -> None:
+    made, url, service, _ = bridge
     known = ids.parse(post(url, service, {}).headers["request-id"])
     assert known is not None
     name = ids.make(time_ms=known.time_ms, lane=0, chance=secrets.randbits(62))

@@ -277,6 +277,11 @@ def test_documents_describe_every_service(asked: Asked) -> None:
     schema = operation["requestBody"]["content"]["application/json"]["schema"]
     assert schema["properties"]["text"] == {"type": "string"}
     assert {service["name"] for service in directory} == names
+    echo = next(each for each in directory if each["name"] == asked.name("echo"))
+    assert echo["worker"]["group"] == f"bridge.{asked.name('echo')}"
+    assert echo["worker"]["attempts"] >= 1
+    assert echo["topics"]["lanes"] >= 1
+    assert (echo["effects"], echo["http"]["idempotency"]) == ("idempotent", "optional")
     assert all(name in page for name in names)
 
 

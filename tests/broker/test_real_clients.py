@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -65,8 +65,29 @@ def test_the_loop_of_the_howto_misses_nothing(stack: Stack, tmp_path: Path) -> N
     assert tuple(each.event for each in told) == EVENTS
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_the_loop_of_the_howto_ends_where_nothing_is(stack: Stack, tmp_path: Path) -> None:
+    stack.make_services("parts")
+    _, url = stack.start_ingress()
+    location = f"/v1/services/{stack.name('parts')}/requests/nothing"
+    (loop,) = re.findall(r"```sh\n(last=\n.*?)```", HOWTO.read_text(encoding="utf-8"), re.DOTALL)
+
+    done = subprocess.run(  # noqa: S603 - the example of our own page
+        ["/bin/sh", "-c", loop.replace("http://127.0.0.1:8080", url)],
+        cwd=tmp_path,
+        env={"location": location, "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
+    )
+
+    assert '"code":"unknown-request"' in done.stdout
+
+
 PAGE = """<!doctype html><title>events</title><script>
-const tell = what => fetch('/told', {method: 'POST', body: JSON.stringify(what)})
+let count = 0
+const tell = what => fetch('/told', {method: 'POST', body: JSON.stringify([...what, ++count])})
 const source = new EventSource(PATH)
 for (const name of ['accepted', 'progress', 'part', 'completed', 'failed', 'expired', 'cancelled'])
   source.addEventListener(name, e => tell([name, e.lastEventId, e.data]))
@@ -80,7 +101,8 @@ class Proxy(http.server.BaseHTTPRequestHandler):
 
     upstream: ClassVar[str] = ""
     path_of_events: ClassVar[str] = ""
-    told: ClassVar[list[list[str]]] = []
+    told: ClassVar[list[list[Any]]] = []
+    """Each with its number: the browser may send several at once."""
 
     def do_GET(self) -> None:
         if self.path == "/page":
@@ -164,9 +186,14 @@ def test_an_event_source_misses_nothing_and_stops_at_the_end(
     with serve(url, path) as page, browse(page, tmp_path / "profile"):
         until(lambda: len(Proxy.told) >= 3, timeout_s=60, what="the page was told something")
         restart(stack, process, url, is_kill=is_kill)
-        until(lambda: ["error", CLOSED, "null"] in Proxy.told, timeout_s=60, what="it has stopped")
+        until(
+            lambda: any(each[:2] == ["error", CLOSED] for each in Proxy.told),
+            timeout_s=60,
+            what="it has stopped",
+        )
 
-    told = sorted((each for each in Proxy.told if each[0] != "error"), key=lambda e: int(e[1]))
+    in_order = sorted(Proxy.told, key=lambda each: int(each[-1]))  # as the browser was told them
+    told = [each[:-1] for each in in_order if each[0] != "error"]
     breaks = sum(each[0] == "error" for each in Proxy.told) - 1
     print(f"EventSource, {breaks} breaks:", *(f"{name}@{id_}" for name, id_, _ in told))
     assert [(name, id_, json.loads(data)) for name, id_, data in told] == [

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -113,6 +114,28 @@ def test_kafka_lost_under_way_is_said_soon(tmp_path: Path) -> None:
     assert first.elapsed.total_seconds() < 5
     assert later.json()["outcome"] == "not_accepted"
     assert later.elapsed.total_seconds() < 1
+
+
+def test_an_ingress_that_stops_without_kafka_gives_up_in_time(tmp_path: Path) -> None:
+    port = free_port()
+    with open_stack(f"127.0.0.1:{port}", tmp_path, "") as stack:
+        with own_kafka(tmp_path / "kafka", port):
+            stack.make_services("echo")
+            ingress, url = stack.start_ingress(BRIDGE_GRACE_S="4", BRIDGE_NO_WORKER_S="0")
+        with ThreadPoolExecutor(1) as threads:
+            asked = threads.submit(post, url, "echo", {"text": "x"}, prefer="respond-async")
+            metric = "bridge_ingress_received_bytes_total"
+            until(lambda: counted(url, metric) > 0, timeout_s=5, what="it is sent")
+            started = time.perf_counter()
+            code = ingress.stop()
+            taken_s = time.perf_counter() - started
+            with suppress(httpx.TransportError):
+                asked.result()
+
+    print(f"\nended with {code} after {taken_s:.1f} s; grace_s is 4")
+    assert code == 0
+    assert ingress.events("stopped-by-force") == []
+    assert taken_s < 4 + 5
 
 
 ASK = """
