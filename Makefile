@@ -8,7 +8,7 @@ demo: .venv/run ## start everything on an embedded Kafka, ask real questions, pr
 	@$(BIN)/python -m demo
 
 test: .venv/dev ## the whole suite; the container tests where a Docker engine answers
-	@$(BIN)/python -m pytest -n 3 --dist loadfile
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 scenarios: .venv/dev ## the scenarios in their full size, with their figures; long
 	@$(BIN)/python -m pytest -m full -s

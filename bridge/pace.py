@@ -8,9 +8,10 @@ The rate is measured only between observations that both show more unfinished re
 workers have places: at any other time it would be the clients' rate, not the workers', and so no
 more than a lower bound. Lag over rate is then the time that a new request spends until its end
 (Little's law). Where some requests take far longer than others, lag says little: offsets are
-committed in order, so one long request hides what is done behind it. What tells then are answers: one
-that came much sooner than was expected of it refutes the estimate, and nobody is refused by it. So
-that there are answers, one request is taken on trial in the time that it is expected to take.
+committed in order, so one long request hides what is done behind it. What tells then are answers: where
+most of them come much sooner than was expected of them, the estimate is refuted, and nobody is refused
+by it. One alone says little: whoever comes to a short queue is answered soon though the others are
+long. So that there are answers, one request is taken on trial in the time that it is expected to take.
 """
 
 import math
@@ -31,7 +32,8 @@ MIN_EXPECTED = 5
 FORGET_S = 60.0
 """A rate is forgotten when the workers have not been busy for so long: they may be others by now."""
 REFUTED_S = 5.0
-"""For so long after an answer that came far too soon nobody is refused for want of time."""
+"""Answers count for about so long, fading, where it is asked whether most of them came far too soon."""
+MOST = 0.5
 FAR_PART, FAR_S = 4, 1.0
 """Far too soon: in less than this part of the expected time, and sooner by so many seconds (what
 workers have not committed yet, and a look that is a moment old, make up less than that)."""
@@ -144,6 +146,25 @@ class Shares:
         self._total = sum(self._granted.values())
 
 
+class _Answers:
+    """How many answers came of late, and how many of them far too soon: counts that fade."""
+
+    def __init__(self) -> None:
+        self._count = self._early = 0.0
+        self._at_s = -math.inf
+
+    def take(self, at_s: float, *, is_early: bool) -> None:
+        """Count an answer."""
+        faded = math.exp((self._at_s - at_s) / REFUTED_S)
+        self._count = self._count * faded + 1.0
+        self._early = self._early * faded + is_early
+        self._at_s = at_s
+
+    def is_refuting(self, at_s: float) -> bool:
+        """Tell whether most of those that came of late, if any did, came far too soon."""
+        return at_s - self._at_s < REFUTED_S and self._early >= MOST * self._count
+
+
 class _Look(NamedTuple):
     """An observation, and whether the workers had more to do than places at that moment."""
 
@@ -167,7 +188,7 @@ class Pace:
         self._rate: float | None = None
         self._rate_per_worker: float | None = None
         self._busy_at_s = -math.inf
-        self._refuted_at_s = -math.inf
+        self._answers = _Answers()
         self._trial_at_s = -math.inf
         self._quickest_s = math.inf
         self._backlog = 0
@@ -205,8 +226,9 @@ class Pace:
             expected_s: How long it was expected to take when it was taken: `expected_s` of then.
         """
         self._quickest_s = min(self._quickest_s, took_s)
-        if took_s * FAR_PART < expected_s and took_s + FAR_S < expected_s:
-            self._refuted_at_s = at_s
+        if expected_s > FAR_S:  # else it says nothing about the estimate
+            is_early = took_s * FAR_PART < expected_s and took_s + FAR_S < expected_s
+            self._answers.take(at_s, is_early=is_early)
 
     def observe(self, seen: Observation, taken_before: int) -> None:
         """Take in what Kafka said.
@@ -249,8 +271,7 @@ class Pace:
             for_s = last.at_s - self._alone_since_s
             if for_s >= self._no_worker_s:
                 return NoWorkers(for_s, retry_after_s=5.0)
-        is_refuted = at_s - self._refuted_at_s < REFUTED_S
-        if is_refuted or not self.is_busy or self.rate is None:
+        if self._answers.is_refuting(at_s) or not self.is_busy or self.rate is None:
             return None
         refusal = self._weigh(at_s, wait_s, deadline_s, principal or COMMON)
         if refusal is not None and at_s >= self._trial_at_s:

@@ -1,7 +1,8 @@
-"""Slots: how many handlers may run at once, dealt in turn to the partitions that wait.
+"""Slots: how many handlers may run at once, fair between the partitions that wait.
 
-A queue alone would be unfair: a partition that brings a thousand records at once would be served to
-its end before the next one gets a turn. Replayed work steps back for live work: while any of that
+Whoever waits longest is next, so that a wait follows from how much is before it, and can be foretold.
+That alone would be unfair to partitions beside one that brings a thousand records at once: they would
+wait for all of them. So while one waits with many times as many as another, partitions are served in turn. Replayed work steps back for live work: while any of that
 waits, at most a quarter of the slots go to it. Used in one event loop.
 """
 
@@ -12,6 +13,8 @@ from collections.abc import Callable
 from bridge.kafka import Place
 
 _SHARE = 4
+_MANY = 8
+"""So many times as many records as another partition's are too many to wait for."""
 
 
 class Slots:
@@ -28,12 +31,16 @@ class Slots:
         self._replay_limit = max(1, count // _SHARE)
         self._replays = 0
         self._waiting: OrderedDict[Place, deque[asyncio.Future[None]]] = OrderedDict()
+        self._came: dict[asyncio.Future[None], int] = {}
+        self._count = 0
         self._live_waits = 0
 
     async def acquire(self, place: Place) -> None:
         """Wait for a slot; give it back with `release`."""
         turn = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(place, deque()).append(turn)
+        self._count += 1
+        self._came[turn] = self._count
         if not self._is_replay(place):
             self._live_waits += 1
         self._deal()
@@ -57,7 +64,9 @@ class Slots:
             turns = self._waiting[place]
             self._free -= 1
             self._replays += self._is_replay(place)
-            turns.popleft().set_result(None)
+            turn = turns.popleft()
+            del self._came[turn]
+            turn.set_result(None)
             self._note_left(place)
             if place in self._waiting:
                 self._waiting.move_to_end(place)
@@ -65,13 +74,17 @@ class Slots:
     def _next(self) -> Place | None:
         """Return the partition whose turn it is; None: nobody may have one."""
         is_held_back = self._live_waits > 0 and self._replays >= self._replay_limit
-        for place in self._waiting:
-            if not (is_held_back and self._is_replay(place)):
-                return place
-        return None
+        may = [p for p in self._waiting if not (is_held_back and self._is_replay(p))]
+        if len(may) <= 1:
+            return may[0] if may else None
+        counts = [len(self._waiting[place]) for place in may]
+        if max(counts) >= _MANY * min(counts):
+            return may[0]
+        return min(may, key=lambda place: self._came[self._waiting[place][0]])
 
     def _forget(self, place: Place, turn: "asyncio.Future[None]") -> None:
         self._waiting[place].remove(turn)
+        del self._came[turn]
         self._note_left(place)
 
     def _note_left(self, place: Place) -> None:

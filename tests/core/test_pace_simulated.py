@@ -109,7 +109,7 @@ def test_workers_that_were_slow_once_are_not_taken_for_slow_for_ever() -> None:
         workers = Workers(places=64, deadline_s=10)
         workers.run(40, 12, lambda _: 8.0)
         workers.run(quiet_s, 0, quick)
-        workers.run(10, 300, quick)
+        workers.run(20, 300, quick)  # without quiet: until the slow ones are through
 
         _, refused, _ = workers.run(10, 300, quick)
 
@@ -152,3 +152,15 @@ def test_too_many_are_refused_also_where_some_take_long() -> None:
     assert sorted(took_s)[int(len(took_s) * 0.9)] < 20
     assert 60 * 41 * 0.8 < taken < 60 * 41 * 1.3
     assert refused > 60 * 50
+
+
+def test_few_early_answers_refute_nothing() -> None:
+    workers = Workers(places=2, deadline_s=12)
+    workers.run(5, 5, lambda _: 0.1)
+    workers.run(20, 200, lambda _: 0.1)
+
+    for _ in range(40):
+        for took_s in (9.0, 8.0, 0.2):
+            workers.pace.note_answer(workers.at_s, took_s, expected_s=10.0)
+
+    assert workers.run(1, 200, lambda _: 0.1)[1] > 150

@@ -29,13 +29,27 @@ class Waiters:
 
 async def test_a_partition_that_brings_many_leaves_others_their_turn() -> None:
     waiters = Waiters(Slots(1, is_replay))
-    tasks = await waiters.start(*[("live", 0)] * 5, ("live", 1), ("live", 2))
+    tasks = await waiters.start(*[("live", 0)] * 50, ("live", 1), ("live", 2))
 
     for _ in range(3):
         waiters.slots.release(waiters.served[-1])
         await asyncio.sleep(0)
 
     assert waiters.served == [("live", 0), ("live", 0), ("live", 1), ("live", 2)]
+    for task in tasks:
+        task.cancel()
+
+
+async def test_who_waits_longest_is_next_where_partitions_wait_with_about_as_many() -> None:
+    waiters = Waiters(Slots(1, is_replay))
+    order = [("live", 0), ("live", 0), ("live", 0), ("live", 1), ("live", 1), ("live", 0)]
+    tasks = await waiters.start(*order)
+
+    for _ in order[1:]:
+        waiters.slots.release(waiters.served[-1])
+        await asyncio.sleep(0)
+
+    assert waiters.served == order
     for task in tasks:
         task.cancel()
 
@@ -49,9 +63,9 @@ async def test_while_live_work_waits_a_quarter_at_most_is_replayed() -> None:
         waiters.slots.release(("replay", 0))
     await asyncio.sleep(0)
 
-    # Seven of the eight went to live work; the other one was within the quarter, and it was its turn.
-    assert waiters.served.count(("replay", 0)) == 8 + 1
-    assert waiters.served.count(("live", 0)) == 7
+    # Six of the eight went to live work; the others were within the quarter, and waited longer.
+    assert waiters.served.count(("replay", 0)) == 8 + 2
+    assert waiters.served.count(("live", 0)) == 6
     for task in tasks:
         task.cancel()
 
