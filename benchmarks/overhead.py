@@ -8,12 +8,15 @@ per batch, no order per key, no deadline, no retry, nothing read back. Run as
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 import confluent_kafka as ck
 
@@ -21,7 +24,7 @@ from benchmarks.running import open_process
 from bridge.cli.topics import shapes_of
 from bridge.embedded import Trial, open_kafka
 from bridge.envelope import Event, Record, make_reply, parse_request
-from bridge.kafka import apply_topics, open_producer, open_reader
+from bridge.kafka import Place, apply_topics, open_producer, open_reader
 from bridge.kafka.client import BATCH, READING, SHARED, as_record
 from bridge.kafka.group import GROUP
 from bridge.kafka.producer import WRITING
@@ -33,7 +36,7 @@ EXPECTED = {"worker": 0.6, "exactly-once": 0.4}
 """Records per second, as a share of the bare loop's."""
 PATIENCE_S = 120.0
 _GREETING = {"greeting": "Hello, Ann"}
-_POLL_S = 0.1
+_POLL_S, _LOOK_S = 0.1, 0.02
 
 
 def run_bare(kafka: str, schemas: str, name: str) -> None:
@@ -97,8 +100,15 @@ async def fill(config: dict[str, str], service: Service, count: int) -> None:
             await last
 
 
-async def measure(config: dict[str, str], service: Service, count: int) -> float:
-    """Wait until all is answered; return records per second, by the broker's clock."""
+class Found(NamedTuple):
+    """What one cell showed: records per second, and the process's own CPU time for each."""
+
+    rate: float
+    cpu_us: float
+
+
+async def measure(config: dict[str, str], service: Service, count: int, pid: int) -> Found:
+    """Wait until all is answered; the rate is by the broker's clock, from first to last answer."""
     lanes = [(service.replies_topic, n) for n in range(service.topics.lanes)]
     times: list[int] = []
 
@@ -108,16 +118,40 @@ async def measure(config: dict[str, str], service: Service, count: int) -> float
         return False
 
     async with asyncio.timeout(PATIENCE_S), open_reader(config) as reader:
-        while len(times) < count:
-            await asyncio.sleep(1)
+        early, begun_s = await asyncio.to_thread(_wait_answers, config, lanes, 1, pid)
+        _, ended_s = await asyncio.to_thread(_wait_answers, config, lanes, count, pid)
+        while len(times) < count:  # markers of transactions take offsets too: perhaps not yet all
             times.clear()
             await reader.read(lanes, since_ms=0, is_enough=note)
-    return (count - 1) / max(0.001, (max(times) - min(times)) / 1000)
+            ended_s = _cpu_s(pid)
+    rate = (count - 1) / max(0.001, (max(times) - min(times)) / 1000)
+    return Found(rate, (ended_s - begun_s) / max(1, count - early) * 1e6)
+
+
+def _wait_answers(
+    config: dict[str, str], lanes: Sequence[Place], count: int, pid: int
+) -> tuple[int, float]:
+    """Wait until the lanes hold so many; return how many, and the process's CPU time then."""
+    asking = ck.Consumer({**config, **SHARED, "group.id": "bench"})
+    limit = time.monotonic() + PATIENCE_S
+    while True:
+        ends = [asking.get_watermark_offsets(ck.TopicPartition(*lane))[1] for lane in lanes]
+        found, used_s = sum(ends), _cpu_s(pid)
+        if found >= count or time.monotonic() > limit:
+            asking.close()
+            return found, used_s
+        time.sleep(_LOOK_S)
+
+
+def _cpu_s(pid: int) -> float:
+    """Return the user and system time of a process so far, in seconds."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def run(kinds: Sequence[str], rounds: int, count: int, folder: Path) -> None:
     """Measure, and print the table."""
-    found: dict[str, list[float]] = {kind: [] for kind in kinds}
+    found: dict[str, list[Found]] = {kind: [] for kind in kinds}
     log = folder / "processes.log"
     async with open_kafka(data=folder / "kafka", port=0, trial=Trial(jit=True), say=print) as kafka:
         config = {"bootstrap.servers": kafka.bootstrap}
@@ -129,20 +163,26 @@ async def run(kinds: Sequence[str], rounds: int, count: int, folder: Path) -> No
                 await apply_topics(config, shapes_of({name: service}))
                 await fill(config, service, count)
                 command = _command(kind, kafka.bootstrap, schemas, name)
-                async with open_process(command, log):
-                    rate = await measure(config, service, count)
-                print(f"round {number}: {kind}: {rate:.0f} records/s", flush=True)
+                async with open_process(command, log) as pid:
+                    cell = await measure(config, service, count, pid)
+                print(f"round {number}: {kind}: {_show(cell)}", flush=True)
                 if number:
-                    found[kind].append(rate)
-    for kind, rates in found.items():
-        share = median(rates) / median(found["bare"])
+                    found[kind].append(cell)
+    bare = median(cell.rate for cell in found["bare"])
+    for kind, cells in found.items():
+        middle = Found(median(c.rate for c in cells), median(c.cpu_us for c in cells))
+        share = middle.rate / bare
         bound = EXPECTED.get(kind)
         told = (
             ""
             if bound is None
             else f" ({'as' if share >= bound else 'NOT AS'} expected: at least {bound})"
         )
-        print(f"{kind:13} {median(rates):8.0f} records/s  {share:5.2f} of bare{told}")
+        print(f"{kind:13} {_show(middle)}  {share:5.2f} of bare{told}")
+
+
+def _show(cell: Found) -> str:
+    return f"{cell.rate:8.0f} records/s  {cell.cpu_us:6.1f} CPU µs a record"
 
 
 def _make_contract(folder: Path, name: str, *, is_exactly_once: bool) -> Path:
