@@ -1,7 +1,8 @@
 """What a handler is told about the request that it works on, and how it answers before the end."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 
 def _ignore(fraction: float | None, message: str) -> None:
@@ -16,8 +17,7 @@ def _no_deadline() -> float:
     return float("inf")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Context:
+class Context(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """One attempt at one request. Safe to use from the handler's own thread.
 
     The defaults make `Context(request_id="test")` enough to try a handler by hand.
@@ -42,9 +42,9 @@ class Context:
     request_id: str
     attempt: int = 1
     principal: str | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-    reply_headers: dict[str, str] = field(default_factory=dict)
-    trace: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = {}
+    reply_headers: dict[str, str] = {}
+    trace: Mapping[str, str] = {}
     replay: str | None = None
     seconds_left: Callable[[], float] = _no_deadline
     was_cancelled: Callable[[], bool] = _never

@@ -11,11 +11,13 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from threading import Event as Flag
 from typing import TypeVar
 
 import confluent_kafka as ck
 import structlog
 
+from bridge.envelope import Record
 from bridge.kafka.client import BATCH, READING, SHARED, Config, as_record, merge, polling
 from bridge.kafka.member import (
     NO_MEMBER,
@@ -70,6 +72,8 @@ class Group:
         self._paused: set[Place] = set()
         self._is_held = False
         self._committed: dict[Place, int] = {}
+        self._wanted = Flag()
+        self._wanted.set()
         self.is_decided = False
         """Whether the group has said which partitions are this member's, be they none."""
 
@@ -87,6 +91,14 @@ class Group:
         """Fetch from these partitions again, as soon as the member is not held."""
         self._paused.difference_update(places)
         self._commands.append(partial(self._resume, places))
+
+    def go_on(self) -> None:
+        """Take up more records: after each batch no other comes before this is called.
+
+        To pause a partition throws away what is fetched of it already. Who is full for a moment just
+        waits with this; who is full for longer pauses first, so that rebalances are seen to.
+        """
+        self._wanted.set()
 
     @property
     def places(self) -> list[Place]:
@@ -111,6 +123,18 @@ class Group:
             return await found
 
     # On the poll thread ----------------------------------------------------------------------
+
+    def poll(self) -> list[ck.Message]:
+        """Obey, and fetch what there is: nothing while the last batch was not called enough."""
+        is_wanted = self._wanted.wait(_POLL_S)
+        self.obey()  # so a pause that the last batch led to comes before the next one
+        first = self._consumer.poll(_POLL_S) if is_wanted else None
+        return [] if first is None else [first, *self._consumer.consume(BATCH, 0)]
+
+    def deliver(self, records: list[Record], loop: asyncio.AbstractEventLoop) -> None:
+        """Hand a batch over to the loop."""
+        self._wanted.clear()
+        loop.call_soon_threadsafe(self._member.take, records)
 
     def obey(self) -> None:
         """Run what was asked for."""
@@ -297,13 +321,9 @@ async def open_group(
     membership = callbacks.group = Group(consumer, member)
 
     def poll() -> None:
-        membership.obey()
-        first = consumer.poll(_POLL_S)
-        if first is None:
-            return
-        records = [as_record(m) for m in (first, *consumer.consume(BATCH, 0)) if _is_record(m)]
+        records = [as_record(message) for message in membership.poll() if _is_record(message)]
         if records:
-            loop.call_soon_threadsafe(member.take, records)
+            membership.deliver(records, loop)
 
     try:
         consumer.subscribe(

@@ -77,7 +77,7 @@ class GroupMember(Protocol):
         """Learn that these positions are committed, or why they are not."""
 
     def take(self, records: list[Record]) -> None:
-        """Receive records in partition order."""
+        """Receive records in partition order; no more come before `Group.go_on`."""
 
 
 def read_position(place: ck.TopicPartition) -> Position:

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from typing import TypeVar
 
 import structlog
+from prometheus_client import Counter
 
 from bridge import metrics
 from bridge.envelope import Record
@@ -23,6 +24,7 @@ from bridge.service import Service
 from bridge.worker.answered import Answered, read_back
 from bridge.worker.attempt import Attempts, Clock
 from bridge.worker.begin import Clients, find_places
+from bridge.worker.feed import Feed
 from bridge.worker.handler import Handler
 from bridge.worker.partition import REFRESH_S, Partition, find_positions
 from bridge.worker.slots import Slots
@@ -39,10 +41,6 @@ COMMIT_S = 0.25
 """Commits are batched for so long: a crash costs a look into the reply log, not a repetition."""
 NOTE_S = 5.0
 """A partition taken over cleanly waits so long for its new note before its records go."""
-FULL = 4000
-"""Records in hand of which each partition may have its equal share before it is paused, and a few in
-any case; fetching goes on at half of it."""
-FEW = 500
 RETRY_S = 1.0
 LAST_S = 2.0
 
@@ -92,8 +90,10 @@ class Worker:
             slots=Slots(service.worker.concurrency, lambda place: place[0] == service.replay_topic),
             chances=Chances(draw=clients.draw, spawn=self._write, worker=clients.name),
         )
+        self._results: dict[str, Counter] = {}
         self._in_hand = 0
-        self._paused: set[Place] = set()
+        metrics.IN_HAND.labels(service.name).set_function(lambda: self._in_hand)
+        self._feed = Feed(self._partitions, lambda: self.group)
         self._lanes: list[Place] = []
         self._beside: Place | None = None
         self.group: Group | None = None  # None: it has not begun
@@ -171,7 +171,7 @@ class Worker:
 
     async def revoked(self, places: Sequence[Place]) -> dict[Place, Position]:
         """Give partitions up: what runs may finish within the grace time, then it is committed."""
-        gone = [self._partitions.pop(place) for place in places if place in self._partitions]
+        gone = [each for place in places if (each := self._drop(place)) is not None]
         for partition in gone:
             partition.leave()
         try:
@@ -185,7 +185,7 @@ class Worker:
     def lost(self, places: Sequence[Place]) -> None:
         """Drop partitions that are another's: nothing is committed or answered for them."""
         for place in places:
-            partition = self._partitions.pop(place, None)
+            partition = self._drop(place)
             if partition is not None:
                 partition.leave(is_lost=True)
         _log.warning("partitions-lost", places=list(places))
@@ -202,7 +202,7 @@ class Worker:
             else:
                 partition.held.append(record)
                 partition.changed.set()
-        self._throttle()
+        self._feed.took()
 
     # Dedupe --------------------------------------------------------------------------------
 
@@ -229,7 +229,6 @@ class Worker:
                 self._create(self._go_carefully(partition), self._draining)
             else:
                 self._open(partition)
-        self._throttle()
         if since_ms is None or since_ms > oldest_ms:
             await self._read_back(oldest_ms, until_ms=since_ms or now_ms)
 
@@ -263,7 +262,7 @@ class Worker:
             await self._commit_now([partition])
             await self._bring(partition, record, died)
             self._count(partition, -1)
-            self._throttle()
+            self._feed.finished(partition)
         self._open(partition)
 
     async def _commit_now(self, partitions: list[Partition]) -> None:
@@ -324,8 +323,7 @@ class Worker:
             if not partition.is_gone:
                 await self._bring(partition, record, 0)
             self._count(partition, -1)
-            if self._paused:
-                self._throttle()
+            self._feed.finished(partition)
             if not waiting:
                 del self._keys[key]
                 return
@@ -344,28 +342,22 @@ class Worker:
             return
         partition.ledger.finish(record.offset)
         self._finished.set()
-        metrics.HANDLED.labels(self._service.name, result).inc()
+        self._count_result(result)
+
+    def _count_result(self, result: str) -> None:
+        counter = self._results.get(result)
+        if counter is None:
+            counter = self._results[result] = metrics.HANDLED.labels(self._service.name, result)
+        counter.inc()
 
     def _count(self, partition: Partition, more: int) -> None:
         partition.in_hand += more
         self._in_hand += more
 
-    def _throttle(self) -> None:
-        """Pause what has too much in hand or ahead; polling goes on, so the group is kept."""
-        metrics.IN_HAND.labels(self._service.name).set(self._in_hand)
-        if self.group is None:
-            return
-        full = max(FEW, FULL // max(1, len(self._partitions)))
-        wanted = {
-            place
-            for place, partition in self._partitions.items()
-            if partition.is_full(full, is_paused=place in self._paused)
-        }
-        if wanted:  # again on every batch: a rebalance may have resumed fetching
-            self.group.pause(list(wanted))
-        if gone := [place for place in self._paused - wanted if place in self._partitions]:
-            self.group.resume(gone)
-        self._paused = wanted
+    def _drop(self, place: Place) -> Partition | None:
+        partition = self._partitions.pop(place, None)
+        self._feed.dropped(place)
+        return partition
 
     # Commit --------------------------------------------------------------------------------
 

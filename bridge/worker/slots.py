@@ -2,8 +2,9 @@
 
 Whoever waits longest is next, so that a wait follows from how much is before it, and can be foretold.
 That alone would be unfair to partitions beside one that brings a thousand records at once: they would
-wait for all of them. So while one waits with many times as many as another, partitions are served in turn. Replayed work steps back for live work: while any of that
-waits, at most a quarter of the slots go to it. Used in one event loop.
+wait for all of them. So while one waits with many times as many as another, partitions are served in
+turn. Replayed work steps back for live work: while any of that waits, at most a quarter of the slots
+go to it. Used in one event loop.
 """
 
 import asyncio
@@ -35,6 +36,14 @@ class Slots:
         self._count = 0
         self._live_waits = 0
 
+    def take(self, place: Place) -> bool:
+        """Take a slot at once, if one is free and nobody waits; give it back with `release`."""
+        if not self._free or self._waiting:
+            return False
+        self._free -= 1
+        self._replays += self._is_replay(place)
+        return True
+
     async def acquire(self, place: Place) -> None:
         """Wait for a slot; give it back with `release`."""
         turn = asyncio.get_running_loop().create_future()
@@ -49,7 +58,7 @@ class Slots:
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
                 self.release(place)
-            else:
+            elif turn in self._came:
                 self._forget(place, turn)
             raise
 
@@ -61,13 +70,14 @@ class Slots:
 
     def _deal(self) -> None:
         while self._free and (place := self._next()) is not None:
-            turns = self._waiting[place]
+            turn = self._waiting[place].popleft()
+            del self._came[turn]
+            self._note_left(place)
+            if turn.done():  # cancelled a moment ago, and its task does not know yet
+                continue
             self._free -= 1
             self._replays += self._is_replay(place)
-            turn = turns.popleft()
-            del self._came[turn]
             turn.set_result(None)
-            self._note_left(place)
             if place in self._waiting:
                 self._waiting.move_to_end(place)
 

@@ -126,7 +126,8 @@ class Work:
     ) -> retry.Again | str | None:
         """Make one attempt, and deliver its outcome unless another one follows."""
         place = partition.place
-        await self._slots.acquire(place)  # the handler's: to write its answer needs none
+        if not self._slots.take(place):  # the handler's: to write its answer needs none
+            await self._slots.acquire(place)
         over = self._find_over(request)
         if partition.is_gone or over is not None:
             self._slots.release(place)

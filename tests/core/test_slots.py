@@ -93,3 +93,29 @@ async def test_who_is_cancelled_while_waiting_or_just_served_costs_no_slot() -> 
 
     assert waiters.served == [("live", 0), ("live", 3)]
     await last[0]
+
+
+async def test_who_is_cancelled_together_with_the_one_before_costs_no_slot() -> None:
+    waiters = Waiters(Slots(1, is_replay))
+    tasks = await waiters.start(("live", 0), ("live", 1), ("live", 1), ("live", 2))
+
+    waiters.slots.release(("live", 0))  # the second has its turn, and does not know yet
+    tasks[1].cancel()
+    tasks[2].cancel()
+    ended = await asyncio.gather(*tasks, return_exceptions=True)  # noqa: TID251 - all are done
+
+    assert waiters.served == [("live", 0), ("live", 2)]
+    assert [type(each) for each in ended[1:3]] == [asyncio.CancelledError] * 2
+
+
+async def test_a_free_slot_is_taken_at_once_unless_somebody_waits() -> None:
+    slots = Slots(2, is_replay)
+
+    assert slots.take(("live", 0))
+    assert slots.take(("replay", 0))
+    assert not slots.take(("live", 0))
+    waiting = await Waiters(slots).start(("live", 1))
+    slots.release(("live", 0))
+
+    assert not slots.take(("live", 0))  # the other came first
+    await waiting[0]
