@@ -21,8 +21,8 @@ class Job(msgspec.Struct, frozen=True):
         request: Its headers.
         record: What is to be written.
         wait_s: How long its client waits for the reply, in seconds; 0: not at all.
-        announce: Whether `accepted` is written right behind the request, for a client that watches
-            the log.
+        announce: Whether `accepted` is written as soon as the request is acknowledged, for a client
+            that watches the log.
         is_patient: Whether it is taken however late its turn comes: a line of a batch, or one
             with `Prefer: respond-async`, which does not mind a `202`.
         is_claimed: Whether an `Idempotency-Key` stands for it. Then `accepted` is written as soon as
