@@ -13,19 +13,14 @@ from enum import StrEnum
 import msgspec
 
 from bridge import dead, ids
+from bridge.copies import MAX_REPLAYS, Copier
 from bridge.dead import Verdict, parse_dead
 from bridge.envelope import (
     ATTEMPT,
     DEADLINE,
-    GENERATION,
     REPLAY_COUNT,
-    REPLAY_ID,
     REPLAY_OF,
-    REQUEST_ID,
-    SPRING_REPLY_PARTITION,
-    SPRING_REPLY_TOPIC,
     Event,
-    Headers,
     Record,
     Reply,
     Request,
@@ -34,25 +29,12 @@ from bridge.envelope import (
 )
 from bridge.errors import RecordError
 
-MAX_REPLAYS = 3
-"""A record that has failed after so many redrives is left: more would not mend it."""
 MARGIN_MS = 2000
 """Reading starts so long before a time by brokers' clocks, which differ a little."""
 FOREIGN_MARGIN_MS = 60_000
 """And so long before one by the clock of whoever wrote directly to Kafka."""
 
 _EVERY_TIME_ANEW = frozenset({DEADLINE, ATTEMPT})
-_REPLACED = frozenset(
-    {
-        *_EVERY_TIME_ANEW,
-        GENERATION,
-        REPLAY_ID,
-        REPLAY_OF,
-        REPLAY_COUNT,
-        SPRING_REPLY_TOPIC,
-        SPRING_REPLY_PARTITION,
-    }
-)
 _MAX_COUNT_DIGITS = 9
 
 
@@ -288,25 +270,19 @@ def make_copy(
         replay_id: Names the redrive.
         deadline_ms: Unix milliseconds by the broker.
     """
-    headers: Headers = [
-        (name, value)
-        for name, value in record.headers
-        if name not in _REPLACED and not name.startswith(dead.PREFIX)
-    ]
-    if all(name != REQUEST_ID for name, _ in headers):  # its name was its place, or Spring's
-        headers.append((REQUEST_ID, letter.request_id.encode()))
-    headers += [
-        (DEADLINE, b"%d" % deadline_ms),
-        (GENERATION, b"%d" % (letter.generation + 1)),
-        (REPLAY_ID, replay_id.encode()),
-        (REPLAY_OF, letter.replay_of.encode()),
-        (REPLAY_COUNT, b"%d" % (letter.replays + 1)),
-    ]
+    copier = Copier(replay_id=replay_id, topic=record.topic, reply_to=None)
+    headers = copier.make(
+        record.headers,
+        record.partition or 0,
+        record.offset,
+        deadline=b"%d" % deadline_ms,
+        generation=letter.generation,
+    )
     return Record(
         topic=topic,
         key=record.key,
         value=record.value,
-        headers=headers,
+        headers=headers,  # type: ignore[arg-type]  # values that are missing were missing before
         partition=record.partition,
     )
 

@@ -18,6 +18,7 @@ from bridge.cli.dead import dead
 from bridge.cli.dev import Dev, run_dev, run_kafka
 from bridge.cli.handlers import Chosen
 from bridge.cli.options import Json, Kafka, Schemas, load_contracts, load_settings
+from bridge.cli.replay import replay
 from bridge.cli.topics import shapes_of
 from bridge.errors import TopicError
 from bridge.kafka import apply_topics, check_topics
@@ -38,6 +39,7 @@ app.add_typer(topics, name="topics")
 keys = typer.Typer(help="Make API keys.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
 app.add_typer(dead, name="dead")
+app.add_typer(replay, name="replay")
 
 Port = Annotated[
     int | None, typer.Option(help="TCP port of the ingress; 0 picks one (BRIDGE_PORT).")

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from bridge import cancels, claims, dead
+from bridge import cancels, claims, dead, replays
 from bridge.kafka import Shape
 from bridge.service import Service
 
@@ -21,11 +21,22 @@ _CANCELS = Shape(
     },
 )
 
+_REPLAYS = Shape(
+    name=replays.TOPIC,
+    partitions=replays.PARTITIONS,
+    settings={
+        "cleanup.policy": "compact",
+        # Who runs what is told by the broker's clock.
+        "message.timestamp.type": "LogAppendTime",
+        "max.message.bytes": str(replays.MAX_BYTES),
+    },
+)
+
 
 def shapes_of(services: Mapping[str, Service]) -> list[Shape]:
     """Return the topics of all services, and those that they share."""
     shapes = [shape for service in services.values() for shape in _shapes(service)]
-    return [*shapes, _CANCELS, _claims(services)]
+    return [*shapes, _CANCELS, _claims(services), _REPLAYS]
 
 
 def _claims(services: Mapping[str, Service]) -> Shape:

@@ -15,11 +15,13 @@ from bridge.kafka.producer import Placed, Producer, Send, delivery_timeout_ms, o
 from bridge.kafka.reader import Reader, open_reader
 from bridge.kafka.tail import open_tail
 from bridge.kafka.topics import (
+    Facts,
     Report,
     Shape,
     apply_topics,
     check_topics,
     describe_topics,
+    look_at_topic,
 )
 from bridge.kafka.transaction import (
     Committed,
@@ -34,6 +36,7 @@ __all__ = [
     "Backlog",
     "Committed",
     "Config",
+    "Facts",
     "Group",
     "GroupMember",
     "GroupMetadata",
@@ -56,6 +59,7 @@ __all__ = [
     "dead_threads",
     "delivery_timeout_ms",
     "describe_topics",
+    "look_at_topic",
     "open_group",
     "open_groups",
     "open_lanes",

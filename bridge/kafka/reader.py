@@ -70,6 +70,36 @@ class Reader:
         """
         await self._run(lambda _: [ck.TopicPartition(*lane, offset)], is_enough)
 
+    async def bounds(self, lane: Lane) -> tuple[int, int]:
+        """Return a partition's oldest offset, and the one after its newest, at the moment.
+
+        Raises:
+            As `read`.
+        """
+        found: list[tuple[int, int]] = []
+
+        def ask(consumer: ck.Consumer) -> list[ck.TopicPartition]:
+            found.append(_bounds(consumer, lane))
+            return []
+
+        await self._run(ask, _never)
+        return found[0]
+
+    async def find_offset(self, lane: Lane, time_ms: int) -> int | None:
+        """Return the first offset of a partition with this timestamp or a later one; None: none has.
+
+        Raises:
+            As `read`.
+        """
+        found: list[ck.TopicPartition] = []
+
+        def ask(consumer: ck.Consumer) -> list[ck.TopicPartition]:
+            found.extend(_seek(consumer, [lane], time_ms))
+            return []
+
+        await self._run(ask, _never)
+        return found[0].offset if found else None
+
     async def kept_since_ms(self, lane: Lane) -> int | None:
         """Return from when on a partition still has all of its records, Unix milliseconds.
 
@@ -82,11 +112,7 @@ class Reader:
         found: list[int] = []
 
         def seek(consumer: ck.Consumer) -> list[ck.TopicPartition]:
-            place = ck.TopicPartition(*lane)
-            try:
-                low, high = consumer.get_watermark_offsets(place, timeout=_PATIENCE_S)
-            except ck.KafkaException as trouble:
-                raise unreadable(trouble.args[0], *lane) from None
+            low, high = _bounds(consumer, lane)
             if low == 0:
                 found.append(0)
             return [ck.TopicPartition(*lane, low)] if 0 < low < high else []
@@ -139,6 +165,18 @@ def _read(consumer: ck.Consumer, seek: _Seek, is_enough: IsEnough) -> None:
                 _take(message, going, is_enough)
     finally:
         consumer.unassign()
+
+
+def _never(_: Record) -> bool:
+    return True
+
+
+def _bounds(consumer: ck.Consumer, lane: Lane) -> tuple[int, int]:
+    try:
+        low, high = consumer.get_watermark_offsets(ck.TopicPartition(*lane), timeout=_PATIENCE_S)
+    except ck.KafkaException as trouble:
+        raise unreadable(trouble.args[0], *lane) from None
+    return low, high
 
 
 def _take(message: ck.Message, going: set[tuple[str, int]], is_enough: IsEnough) -> None:

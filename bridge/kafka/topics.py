@@ -50,6 +50,45 @@ async def describe_topics(config: Config) -> dict[str, int]:
     return {name: len(topic.partitions) for name, topic in metadata.topics.items()}
 
 
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is to be known of a topic before it is copied from or to.
+
+    Attributes:
+        id: Kafka's own name of it: one that was made anew has another.
+        partitions: How many.
+        settings: Its configuration, by Kafka's names.
+    """
+
+    id: str
+    partitions: int
+    settings: Mapping[str, str]
+
+
+async def look_at_topic(config: Config, name: str) -> Facts:
+    """Return what Kafka says of one topic.
+
+    Raises:
+        BrokerDownError: Kafka does not answer.
+        TopicError: There is no such topic.
+    """
+    return await asyncio.to_thread(_look_at_topic, config, name)
+
+
+def _look_at_topic(config: Config, name: str) -> Facts:
+    admin = _admin(config)  # held until the future is done: it ends with it
+    asked = admin.describe_topics(ck.TopicCollection([name]), request_timeout=_PATIENCE_S)
+    try:
+        found = asked[name].result()
+    except ck.KafkaException as refused:
+        error = refused.args[0]
+        if error.code() == ck.KafkaError.UNKNOWN_TOPIC_OR_PART:
+            raise TopicError(f"topic {name} does not exist: create it first") from None
+        raise BrokerDownError(f"{name} cannot be looked at: {error.str()}") from None
+    settings = _read_settings(config, [Shape(name=name, partitions=0)])[name]
+    return Facts(str(found.topic_id), len(found.partitions), settings)
+
+
 async def apply_topics(config: Config, shapes: Sequence[Shape]) -> list[str]:
     """Create the topics that are missing; those that exist are left alone.
 

@@ -4,7 +4,7 @@ Three bounded reads decide what is redriven: the dead letters, what was redriven
 reply logs. Letters are held without their bytes; those that go are read again, a few at a time.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
 
@@ -74,7 +74,7 @@ async def read_letters(config: Config, service: Service, told: Told = _tell_nobo
     """
     counts = await _count_partitions(config, service)
     async with open_reader(config) as reader:
-        return await _read_letters(reader, service, counts, told)
+        return await read_letters_with(reader, service, counts, told)
 
 
 async def find_letter(
@@ -96,7 +96,7 @@ async def find_letter(
     counts = await _count_partitions(config, service)
     topic = service.dead_topic
     async with open_reader(config) as reader:
-        letters = await _read_letters(reader, service, counts, told)
+        letters = await read_letters_with(reader, service, counts, told)
         place = _place(letters, which, topic) if isinstance(which, str) else which
         records: list[Record] = []
         if place[0] < counts[topic]:
@@ -134,13 +134,13 @@ async def redrive(
     """
     counts = await _count_partitions(config, service)
     async with open_reader(config) as reader:
-        letters = await _read_letters(reader, service, counts, told)
+        letters = await read_letters_with(reader, service, counts, told)
         chosen = select(letters.in_order(), request_id=order.request_id, reason=order.reason)
         if order.request_id is not None and not chosen:
             raise UnknownRequestError(
                 f"no dead letter of request {order.request_id} in {service.dead_topic}"
             )
-        completed = await _find_completed(reader, service, counts, chosen, told)
+        completed = await find_completed(reader, service, counts, chosen, told)
         known_since_ms = 0 if order.is_unknown_taken else own_ms() - dead.REPLAY_KEEP_S * 1000
         states = {
             letter: letters.decide(letter, completed, known_since_ms=known_since_ms)
@@ -170,9 +170,10 @@ async def _count_partitions(config: Config, service: Service) -> dict[str, int]:
     return {topic: found[topic] for topic in wanted}
 
 
-async def _read_letters(
-    reader: Reader, service: Service, counts: dict[str, int], told: Told
+async def read_letters_with(
+    reader: Reader, service: Service, counts: Mapping[str, int], told: Told
 ) -> Letters:
+    """Read all dead letters of a service, and what was redriven of them, with a reader."""
     letters, done = Letters(), 0
 
     def take(record: Record) -> bool:
@@ -195,10 +196,10 @@ async def _read_letters(
     return letters
 
 
-async def _find_completed(
+async def find_completed(
     reader: Reader,
     service: Service,
-    counts: dict[str, int],
+    counts: Mapping[str, int],
     letters: Iterable[Letter],
     told: Told,
 ) -> set[str]:
@@ -221,7 +222,7 @@ async def _find_completed(
     return completed.found
 
 
-def _all(topic: str, counts: dict[str, int]) -> list[tuple[str, int]]:
+def _all(topic: str, counts: Mapping[str, int]) -> list[tuple[str, int]]:
     return [(topic, partition) for partition in range(counts[topic])]
 
 

@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge import ids
+from bridge.copies import MAX_REPLAYS
 from bridge.dead import PREFIX
 from bridge.envelope import Event, Headers, Record, Request, make_reply, parse_request
 from bridge.errors import RecordError
 from bridge.redrive import (
     FOREIGN_MARGIN_MS,
     MARGIN_MS,
-    MAX_REPLAYS,
     Completed,
     Letter,
     Letters,

@@ -15,7 +15,7 @@ def shape_of(name: str) -> Shape:
     return found
 
 
-def test_a_service_has_five_topics_and_shares_two() -> None:
+def test_a_service_has_five_topics_and_shares_three() -> None:
     names = [shape.name for shape in shapes_of({"echo": SERVICES["echo"]})]
 
     assert names == [
@@ -26,6 +26,7 @@ def test_a_service_has_five_topics_and_shares_two() -> None:
         "echo.replay-replies",
         "bridge.cancels",
         "bridge.claims",
+        "bridge.replays",
     ]
 
 
