@@ -73,8 +73,6 @@ def replay_plan(  # noqa: PLR0913 - one parameter for each option
         return
     for line in replays_.format_plan(made, State.PLANNED, {}):
         typer.echo(line)
-    allowing = f" --allow-effects {made.digest}" if made.effects == "external" else ""
-    typer.echo(f"kbridge replay run {made.id}{allowing}")
 
 
 @replay.command("list")

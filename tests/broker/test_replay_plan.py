@@ -56,6 +56,8 @@ def test_a_plan_counts_what_is_asked_for_and_writes_nothing_else(replaying: Repl
         f"selected    10 records of {replaying.requests}"
         in replaying.run("show", plan["id"]).stdout
     )
+    last = replaying.run("plan", replaying.name).stdout.splitlines()[-1]
+    assert last.startswith("digest ")  # no command is offered that is not there
 
 
 def test_the_end_is_frozen_and_states_come_from_the_reply_log(replaying: Replaying) -> None:
