@@ -13,7 +13,8 @@ def _never() -> bool:
     return False
 
 
-def _no_deadline() -> float:
+def no_deadline() -> float:
+    """Say that there is time without end."""
     return float("inf")
 
 
@@ -46,7 +47,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     reply_headers: dict[str, str] = {}
     trace: Mapping[str, str] = {}
     replay: str | None = None
-    seconds_left: Callable[[], float] = _no_deadline
+    seconds_left: Callable[[], float] = no_deadline
     was_cancelled: Callable[[], bool] = _never
     report: Callable[[float | None, str], None] = _ignore
 

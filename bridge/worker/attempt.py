@@ -14,7 +14,7 @@ from prometheus_client import Counter
 
 from bridge import metrics, tracing
 from bridge.codec import render_json
-from bridge.context import Context
+from bridge.context import Context, no_deadline
 from bridge.envelope import Event, Identity, Record, Request, make_reply
 from bridge.errors import BodyTooLargeError, InvalidPayloadError, RecordError, TopicError
 from bridge.forward import read_record, take_reply
@@ -39,29 +39,6 @@ class _Last(NamedTuple):
 
 
 _NOTHING = _Last()
-
-
-class _Limit:
-    """Cancels the task that makes it when its time is over: `asyncio.timeout` at a third of the price."""
-
-    def __init__(self, left_s: float) -> None:
-        loop = asyncio.get_running_loop()
-        task = asyncio.current_task(loop)
-        if task is None:
-            raise RuntimeError("a handler runs in a task")
-        self._task = task
-        self._before = task.cancelling()
-        self.is_over = False
-        self._timer = loop.call_later(left_s, self._end)
-
-    def _end(self) -> None:
-        self.is_over = True
-        self._task.cancel()
-
-    def close(self) -> bool:
-        """Take the cancellation back; returns whether it was the only one."""
-        self._timer.cancel()
-        return self.is_over and self._task.uncancel() <= self._before
 
 
 class Clock:
@@ -219,17 +196,14 @@ class Attempts:
             return await self._thread(self._handler.thread(value, context), left_s)
         if self._handler.call is None:
             raise TypeError("a handler is one of three")
-        limit = _Limit(left_s)
+        limit = asyncio.timeout(left_s)
         try:
-            reply = await self._handler.call(value, context)
-        except asyncio.CancelledError:
-            if not limit.close():
+            async with limit:
+                reply = await self._handler.call(value, context)
+        except TimeoutError:
+            if not limit.expired():
                 raise
             return self._overrun(left_s)
-        except BaseException:
-            limit.close()
-            raise
-        limit.close()
         return self._completed(reply)
 
     async def _thread(self, running: "asyncio.Future[object]", left_s: float) -> Outcome:
@@ -294,9 +268,7 @@ class Attempts:
             headers=headers,
             trace=tracing.carry(request.trace) if request.trace or self._tracer else {},
             replay=request.replay_id,
-            seconds_left=_no_deadline
-            if deadline_ms is None
-            else partial(self._left_s, deadline_ms),
+            seconds_left=no_deadline if deadline_ms is None else partial(self._left_s, deadline_ms),
             was_cancelled=partial(self.was_cancelled, request),
             report=report,
         )
@@ -364,10 +336,6 @@ class Attempts:
         if placed is not None:
             self._clock.learn(placed)
         return placed is not None
-
-
-def _no_deadline() -> float:
-    return float("inf")
 
 
 def _note_loss(request_id: str, written: "asyncio.Future[Placed]") -> None:
