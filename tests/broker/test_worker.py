@@ -8,6 +8,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from bridge.registry import load_services
+from bridge.service import Service
 from tests.stack import Stack, post, until
 from tests.working import work_during
 
@@ -75,11 +76,8 @@ def test_more_than_is_in_hand_waits_in_kafka_and_keys_keep_their_order(stack: St
 def test_a_worker_that_has_enough_in_hand_fetches_no_more(stack: Stack) -> None:
     stack.make_services("echo")
     service = load_services(stack.schemas)[stack.name("echo")]
-    writer = ck.Producer({"bootstrap.servers": stack.kafka, "enable.idempotence": True})
-    body, count = service.encode({"text": "x", "sleep_s": 0.2}), 12_000
-    for number in range(count):
-        writer.produce(service.requests_topic, body, f"{number}")
-    writer.flush(30)
+    count = 12_000
+    write_many(stack, service, count)
     most = 0.0
 
     def is_at_work() -> bool:
@@ -94,6 +92,47 @@ def test_a_worker_that_has_enough_in_hand_fetches_no_more(stack: Stack) -> None:
     print(f"\n{count} records wait, 320/s can be done: {most:.0f} in hand at most")
     # Each of four partitions is paused at 500; a batch of 1,000 may take it there.
     assert 1_000 <= most < 4 * (500 + 1_000)
+
+
+def test_a_partition_that_is_paused_stays_so_when_another_worker_joins(stack: Stack) -> None:
+    stack.make_services("echo")
+    service = load_services(stack.schemas)[stack.name("echo")]
+    write_many(stack, service, 16_000)
+
+    def in_hand() -> float:
+        return read("bridge_worker_in_hand", service=service.name)
+
+    def completed() -> float:
+        return read("bridge_worker_records_total", service=service.name, result="completed")
+
+    def see_another_join() -> float:
+        until(lambda: in_hand() >= 4 * 500, timeout_s=20, what="all four partitions are full")
+        full = in_hand()
+        stack.start_worker("echo")
+        until(lambda: in_hand() < full - 2 * 250, timeout_s=20, what="two are given up")
+        begun, most = completed(), [in_hand()]
+
+        def is_over() -> bool:
+            most.append(in_hand())
+            return completed() > begun + 600
+
+        until(is_over, timeout_s=20, what="600 more are done")
+        return max(most)
+
+    found: list[float] = []
+    asyncio.run(work_during(stack, "echo", lambda: found.append(see_another_join())))
+
+    print(f"\n{found[0]:.0f} in hand at most, of two partitions that wait with thousands")
+    assert found[0] < 2 * (500 + 1_000)
+
+
+def write_many(stack: Stack, service: Service, count: int) -> None:
+    """Write requests that take 0.2 s each, with keys of their own."""
+    writer = ck.Producer({"bootstrap.servers": stack.kafka, "enable.idempotence": True})
+    body = service.encode({"text": "x", "sleep_s": 0.2})
+    for number in range(count):
+        writer.produce(service.requests_topic, body, f"{number}")
+    writer.flush(30)
 
 
 def read(metric: str, **labels: str) -> float:
